@@ -1,0 +1,227 @@
+"""The control space: kernel a, bias b and, where learned, output weights W and offsets m.
+
+A control is one distributed vector of L2-orthonormal coordinates, so Euclidean means L2:
+
+    kernel   sqrt(omega h_x h_y) a(x, y)    per level, or its unmasked entries
+    bias     sqrt(omega h_x) b(x)           per level
+    outputs  sqrt(h_x) W_k(x)
+    offsets  m_k                            on rank 0
+
+with omega the depth quadrature weight of the level and h the node weights. `ControlSpace.split`
+views such a vector as its parts; `values` and `coordinates` convert from and to nodal values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from mpi4py import MPI
+from numpy.typing import NDArray
+
+from fem_dnn.depth import DepthLevels
+from fem_dnn.nonlocal_operator import kernel_coefficients, kernel_values
+from fem_dnn.width import WidthSpace
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class ControlParts:
+    """A control vector's parts, in L2-orthonormal coordinates; None where not a control.
+
+    Attributes:
+        kernel: [level, y, x], shape (levels, n_nodes, n_local).
+        bias: Shape (levels, n_local).
+        outputs: Shape (K, n_local).
+        offsets: Shape (K,), the same on every rank.
+    """
+
+    kernel: Array | None
+    bias: Array | None
+    outputs: Array | None
+    offsets: Array | None
+
+
+@dataclass(frozen=True, eq=False)
+class ControlValues:
+    """Controls as nodal values in file order, as people and files see them.
+
+    Attributes:
+        kernel: a(x, y), shape (levels, n_nodes, n_nodes).
+        bias: Shape (levels, n_nodes).
+        outputs: W_k(x), shape (K, n_nodes).
+        offsets: m_k, shape (K,).
+    """
+
+    kernel: Array | None = None
+    bias: Array | None = None
+    outputs: Array | None = None
+    offsets: Array | None = None
+
+
+class ControlSpace:
+    """Which controls there are, and how a distributed vector holds them.
+
+    Args:
+        space: Width space.
+        levels: Depth levels.
+        kernel: Whether the kernel is a control.
+        bias: Whether the bias is a control.
+        outputs: Number K of learned outputs; 0 where the output layer is given.
+        mask: Which neurons may connect, 0/1 in file order, shape (n_nodes, n_nodes); None: all.
+    """
+
+    def __init__(
+        self,
+        space: WidthSpace,
+        levels: DepthLevels,
+        *,
+        kernel: bool = True,
+        bias: bool = True,
+        outputs: int = 0,
+        mask: Array | None = None,
+    ) -> None:
+        self.space = space
+        self.levels = levels
+        self.outputs = outputs
+        n, N, count = space.n_local, space.n_nodes, levels.count
+        self.mask = local_mask(space, mask) if kernel and mask is not None else None
+        """Where the kernel may differ from 0, [y, x], shape (n_nodes, n_local); None: everywhere."""
+        entries = N * n if self.mask is None else int(self.mask.sum())
+        sizes = {
+            "kernel": count * entries if kernel else 0,
+            "bias": count * n if bias else 0,
+            "outputs": outputs * n,
+            "offsets": outputs if space.comm.rank == 0 else 0,
+        }
+        ends = np.cumsum([0, *sizes.values()])
+        self.blocks = {
+            name: slice(int(a), int(b))
+            for name, a, b in zip(sizes, ends[:-1], ends[1:], strict=True)
+        }
+        """This rank's part of each block of the vector."""
+        self.has_kernel, self.has_bias = kernel, bias
+        self.n_local = int(ends[-1])
+        self.n_global = int(space.sum(np.array(self.n_local)))
+
+    def split(self, vector: Array) -> ControlParts:
+        """The parts of a local vector: views, but for a masked kernel and the offsets."""
+        space, count = self.space, self.levels.count
+        kernel = bias = outputs = offsets = None
+        if self.has_kernel:
+            kernel = vector[self.blocks["kernel"]]
+            if self.mask is None:
+                kernel = kernel.reshape(count, space.n_nodes, space.n_local)
+            else:
+                packed, kernel = kernel, np.zeros((count, space.n_nodes, space.n_local))
+                kernel[:, self.mask] = packed.reshape(count, -1)
+        if self.has_bias:
+            bias = vector[self.blocks["bias"]].reshape(count, space.n_local)
+        if self.outputs:
+            outputs = vector[self.blocks["outputs"]].reshape(self.outputs, space.n_local)
+            offsets = np.array(vector[self.blocks["offsets"]])
+            if space.comm.size > 1:
+                offsets = space.comm.bcast(offsets, root=0)
+        return ControlParts(kernel, bias, outputs, offsets)
+
+    def join(self, parts: ControlParts) -> Array:
+        """The local vector of the given parts; masked entries of the kernel are left out."""
+        vector = np.empty(self.n_local)
+        if parts.kernel is not None and self.has_kernel:
+            kernel = parts.kernel if self.mask is None else parts.kernel[:, self.mask]
+            vector[self.blocks["kernel"]] = kernel.reshape(-1)
+        if parts.bias is not None and self.has_bias:
+            vector[self.blocks["bias"]] = parts.bias.reshape(-1)
+        if parts.outputs is not None and parts.offsets is not None and self.outputs:
+            vector[self.blocks["outputs"]] = parts.outputs.reshape(-1)
+            if self.space.comm.rank == 0:
+                vector[self.blocks["offsets"]] = parts.offsets
+        return vector
+
+    def coordinates(self, values: ControlValues) -> Array:
+        """The local vector of controls given by nodal values; absent parts are zero."""
+        space, omega = self.space, self.levels.weights
+        root = space.sqrt_weights[space.owned]
+        kernel = bias = outputs = offsets = None
+        if self.has_kernel:
+            kernel = np.zeros((self.levels.count, space.n_nodes, space.n_local))
+            if values.kernel is not None:
+                kernel = kernel_coefficients(space, omega, values.kernel)
+        if self.has_bias:
+            bias = np.zeros((self.levels.count, space.n_local))
+            if values.bias is not None:
+                bias = space.from_file_order(values.bias) * np.sqrt(omega)[:, None] * root
+        if self.outputs:
+            outputs = np.zeros((self.outputs, space.n_local))
+            offsets = np.zeros(self.outputs)
+            if values.outputs is not None:
+                outputs = space.from_file_order(values.outputs) * root
+            if values.offsets is not None:
+                offsets = values.offsets
+        return self.join(ControlParts(kernel, bias, outputs, offsets))
+
+    def values(self, vector: Array) -> ControlValues:
+        """Nodal values in file order, on every rank (collective); None where not a control."""
+        space, omega = self.space, self.levels.weights
+        parts = self.split(vector)
+        root = space.sqrt_weights[space.owned]
+        kernel = bias = outputs = None
+        if parts.kernel is not None:
+            kernel = kernel_values(space, omega, parts.kernel)
+        if parts.bias is not None:
+            bias = space.to_file_order(parts.bias / (np.sqrt(omega)[:, None] * root))
+        if parts.outputs is not None:
+            outputs = space.to_file_order(parts.outputs / root)
+        return ControlValues(kernel, bias, outputs, parts.offsets)
+
+    def dot(self, a: Array, b: Array) -> float:
+        """L2 inner product of two controls (collective)."""
+        return float(self.space.sum(np.dot(a, b)))
+
+    def norm(self, a: Array) -> float:
+        """L2 norm of a control (collective)."""
+        return float(np.sqrt(self.dot(a, a)))
+
+    def random(self, seed: int, scale: float = 1.0) -> Array:
+        """scale * standard normal nodal values: kernel [level, x, y] first, then bias, file order."""
+        rng = np.random.default_rng(seed)
+        count, N = self.levels.count, self.space.n_nodes
+        kernel = scale * rng.standard_normal((count, N, N)) if self.has_kernel else None
+        bias = scale * rng.standard_normal((count, N)) if self.has_bias else None
+        return self.coordinates(ControlValues(kernel, bias))
+
+    def random_direction(self, seed: int) -> Array:
+        """A random control of norm 1 with all parts, the same on any number of ranks."""
+        rng = np.random.default_rng(seed)
+        N, count, K = self.space.n_nodes, self.levels.count, self.outputs
+        direction = self.coordinates(
+            ControlValues(
+                rng.standard_normal((count, N, N)) if self.has_kernel else None,
+                rng.standard_normal((count, N)) if self.has_bias else None,
+                rng.standard_normal((K, N)) if K else None,
+                rng.standard_normal(K) if K else None,
+            )
+        )
+        return direction / self.norm(direction)
+
+    def constant(self, kernel: float = 0.0, bias: float = 0.0) -> Array:
+        """The control a = kernel, b = bias."""
+        count, N = self.levels.count, self.space.n_nodes
+        return self.coordinates(
+            ControlValues(
+                np.full((count, N, N), kernel) if self.has_kernel else None,
+                np.full((count, N), bias) if self.has_bias else None,
+            )
+        )
+
+    def any_rank(self, condition: bool) -> bool:
+        """Whether the condition holds on some rank (collective)."""
+        comm = self.space.comm
+        return bool(comm.allreduce(condition, op=MPI.LOR)) if comm.size > 1 else condition
+
+
+def local_mask(space: WidthSpace, mask: Array) -> NDArray[np.bool_]:
+    """This rank's part [y, x], shape (n_nodes, n_local), of a 0/1 mask (x, y) in file order."""
+    rows = space.from_file_order(np.asarray(mask), axis=0)[:, space.file_position]
+    return np.ascontiguousarray(rows.T != 0)

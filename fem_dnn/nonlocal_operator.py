@@ -1,0 +1,99 @@
+"""The nonlocal operator (Kf)(x) = int_Y a(x, y) f(y) dy, one dense matrix per depth level.
+
+The kernel is held in L2-orthonormal coordinates: at a level with quadrature weight omega in depth
+
+    coefficients(x, y) = sqrt(omega h_x h_y) a(x, y),
+
+so that the Euclidean inner product of coefficients is the L2 inner product of kernels, and the
+coefficients can be the solver's own vector, without a copy. Rows x are distributed by the width
+space's ownership; one all-gather of the argument and one matrix product serve all samples.
+
+Each level is stored column by column, as PETSc stores dense matrices: `as_petsc` shares memory.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from petsc4py import PETSc
+
+from fem_dnn.width import WidthSpace
+
+Array = NDArray[np.float64]
+
+
+class NonlocalOperator:
+    """Dense kernels on a width space, one per depth level.
+
+    Args:
+        space: The width space.
+        level_weights: Quadrature weights omega of the depth levels, shape (levels,).
+        coefficients: This rank's rows of the scaled kernel, shape (levels, n_nodes, n_local):
+            [level, y, x] with y in mesh order. Kept, not copied.
+    """
+
+    def __init__(self, space: WidthSpace, level_weights: Array, coefficients: Array) -> None:
+        self.space = space
+        self.coefficients = coefficients
+        self._sqrt_omega = np.sqrt(level_weights)
+        self._sqrt_hx = space.sqrt_weights[space.owned, None]
+
+    @property
+    def rows(self) -> Array:
+        """Read as matrices [level, x, y], shape (levels, n_local, n_nodes); a view."""
+        return self.coefficients.transpose(0, 2, 1)
+
+    def gather(self, f: Array) -> Array:
+        """sqrt(h_y) f(y) for all nodes: (n_local, samples) -> (n_nodes, samples), collective."""
+        return self.space.gather(self._sqrt_hx * f)
+
+    def apply(self, level: int, gathered: Array) -> Array:
+        """(Kf)(x) at this rank's nodes, from `gather(f)`; shape (n_local, samples)."""
+        result = self.rows[level] @ gathered
+        result /= self._sqrt_omega[level] * self._sqrt_hx
+        return result
+
+    def apply_transpose(self, level: int, g: Array) -> Array:
+        """(K'g)(y) = int_Y a(x, y) g(x) dx at this rank's nodes (collective)."""
+        partial = self.coefficients[level] @ (g * self._sqrt_hx)
+        result = self.space.scatter_sum(partial)
+        result /= self._sqrt_omega[level] * self._sqrt_hx
+        return result
+
+    def outer(self, level: int, q: Array, gathered: Array) -> Array:
+        """Coefficients of the kernel (x, y) -> sum_s q_s(x) f_s(y), shape (n_nodes, n_local)."""
+        return gathered @ (self._sqrt_omega[level] * self._sqrt_hx * q).T
+
+    def as_petsc(self, level: int) -> PETSc.Mat:
+        """The level as a PETSc dense matrix that shares the coefficients' memory.
+
+        It acts on L2-orthonormal coordinates: with f^ = sqrt(h) f, it maps f^ to
+        sqrt(omega) (Kf)^. The caller destroys it.
+        """
+        n, N = self.space.n_local, self.space.n_nodes
+        return PETSc.Mat().createDense(
+            ((n, N), (n, N)), array=self.coefficients[level].reshape(-1), comm=self.space.comm
+        )
+
+
+def kernel_coefficients(space: WidthSpace, level_weights: Array, kernel: Array) -> Array:
+    """This rank's coefficients of a kernel given by its values.
+
+    Args:
+        space: The width space.
+        level_weights: Quadrature weights of the levels, shape (levels,).
+        kernel: Values a(x, y) in file order, shape (levels, n_nodes, n_nodes).
+
+    Returns:
+        Shape (levels, n_nodes, n_local): [level, y, x].
+    """
+    rows = space.from_file_order(kernel, axis=1)[:, :, space.file_position]
+    rows = rows * space.sqrt_weights[space.owned, None] * space.sqrt_weights
+    return np.ascontiguousarray((rows * np.sqrt(level_weights)[:, None, None]).transpose(0, 2, 1))
+
+
+def kernel_values(space: WidthSpace, level_weights: Array, coefficients: Array) -> Array:
+    """Values a(x, y) in file order, shape (levels, n_nodes, n_nodes); inverse of the above."""
+    scale = np.sqrt(level_weights)[:, None, None] * space.sqrt_weights[:, None]
+    values = coefficients / (scale * space.sqrt_weights[space.owned])
+    return space.to_file_order(values, axis=2)[:, space.file_order].transpose(0, 2, 1)

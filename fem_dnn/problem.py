@@ -1,0 +1,280 @@
+"""The learning problem: objective, reduced gradient and Hessian action (theory.md sections 2, 3).
+
+    J(a, b) = sum_s w_s ell_s(f_s(T)) + (mu / 2) sum_s w_s int_0^T |f_s - g_s|^2 dt + R(a, b)
+
+State and adjoint are eliminated by sweeps. `LearningProblem.linearise` makes a `Linearisation`,
+which owns everything that is known at one control, so that nothing is computed twice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fem_dnn.adjoint import AdjointTrajectory, solve_adjoint, solve_second_adjoint
+from fem_dnn.controls import ControlParts, ControlSpace
+from fem_dnn.losses import LossPoint, OutputLayer, TerminalLoss
+from fem_dnn.nonlocal_operator import NonlocalOperator
+from fem_dnn.regularization import Regularization
+from fem_dnn.state import LayerWeights, Network, StateTrajectory, solve_state, solve_tangent
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Tracking:
+    """The tracking term (mu / 2) sum_s w_s int_0^T |f_s - g_s|^2 dt.
+
+    Attributes:
+        weight: mu.
+        targets: g_s at the tracking points, shape (points or 1, n_local, samples).
+    """
+
+    weight: float
+    targets: Array
+
+
+@dataclass
+class Work:
+    """Sweeps done so far: `states` and `adjoints` solved, `hessians` applied."""
+
+    states: int = 0
+    adjoints: int = 0
+    hessians: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class LearningProblem:
+    """The discrete learning problem.
+
+    Attributes:
+        network: Width space, depth levels, activation.
+        controls: Which of kernel, bias and outputs are controls.
+        inputs: f_I at this rank's nodes, shape (n_local, samples).
+        sample_weights: w_s, shape (samples,).
+        loss: Terminal loss.
+        regularization: R.
+        tracking: Tracking term or None.
+        given: Kernel and bias that are given, not trained; None where there are none.
+        given_outputs: The output layer where it is not learned; None for the l2 loss.
+        work: Counts the sweeps.
+    """
+
+    network: Network
+    controls: ControlSpace
+    inputs: Array
+    sample_weights: Array
+    loss: TerminalLoss
+    regularization: Regularization
+    tracking: Tracking | None = None
+    given: LayerWeights = field(default_factory=lambda: LayerWeights(None, None))
+    given_outputs: OutputLayer | None = None
+    work: Work = field(default_factory=Work)
+
+    def direction(self, parts: ControlParts) -> LayerWeights:
+        """Kernel and bias of a control vector's parts, without what is given."""
+        space, omega = self.network.space, self.network.levels.weights
+        operator = bias = None
+        if parts.kernel is not None:
+            operator = NonlocalOperator(space, omega, parts.kernel)
+        if parts.bias is not None:
+            scale = np.sqrt(omega)[:, None] * space.sqrt_weights[space.owned]
+            bias = (parts.bias / scale)[:, :, None]
+        return LayerWeights(operator, bias)
+
+    def layer_weights(self, parts: ControlParts) -> LayerWeights:
+        """Kernel and bias, from the control where they are trained and as given where not."""
+        trained = self.direction(parts)
+        return LayerWeights(
+            trained.operator or self.given.operator,
+            trained.bias if trained.bias is not None else self.given.bias,
+        )
+
+    def output_direction(self, parts: ControlParts) -> OutputLayer | None:
+        """The learned output layer of a control vector's parts; None where it is given."""
+        if parts.outputs is None or parts.offsets is None:
+            return None
+        space = self.network.space
+        return OutputLayer(parts.outputs / space.sqrt_weights[space.owned], parts.offsets)
+
+    def state(self, weights: LayerWeights) -> StateTrajectory:
+        """Solve the state equation for all samples."""
+        self.work.states += 1
+        tracked = self.tracking is not None
+        return solve_state(self.network, weights, self.inputs, tracked=tracked)
+
+    def linearise(self, control: Array) -> Linearisation:
+        """Everything known at a control, computed when asked for. The control is not copied."""
+        return Linearisation(self, control)
+
+    def objective(self, control: Array) -> float:
+        """J at a control (collective)."""
+        return self.linearise(control).objective
+
+
+class Linearisation:
+    """The learning problem at one control: state, adjoint, objective, gradient, Hessian action.
+
+    Args:
+        problem: The learning problem.
+        control: Local control vector in L2-orthonormal coordinates; kept, not copied.
+    """
+
+    def __init__(self, problem: LearningProblem, control: Array) -> None:
+        self.problem = problem
+        self.control = control
+        self._parts = problem.controls.split(control)
+        self.weights = problem.layer_weights(self._parts)
+        self.output_layer = problem.output_direction(self._parts) or problem.given_outputs
+
+    @cached_property
+    def state(self) -> StateTrajectory:
+        """The state at this control."""
+        return self.problem.state(self.weights)
+
+    @cached_property
+    def loss_point(self) -> LossPoint:
+        """The terminal loss at the state's end."""
+        return self.problem.loss.at(self.state.ends[-1], self.output_layer)
+
+    @cached_property
+    def _misfit(self) -> Array:
+        """f - g at the tracking points; empty without tracking."""
+        tracking = self.problem.tracking
+        return self.state.tracked if tracking is None else self.state.tracked - tracking.targets
+
+    @cached_property
+    def loss(self) -> float:
+        """Terminal loss and tracking term, weighted by the samples."""
+        problem = self.problem
+        value = float(problem.sample_weights @ self.loss_point.values)
+        if problem.tracking is not None:
+            levels, space = problem.network.levels, problem.network.space
+            omega = np.outer(levels.steps, levels.scheme.tracking_weights).ravel()
+            misfit = self._misfit
+            squares = np.einsum("k,n,kns,kns->s", omega, space.local_weights, misfit, misfit,
+                                optimize=True)
+            value += 0.5 * problem.tracking.weight * float(
+                problem.sample_weights @ space.sum(squares)
+            )
+        return value
+
+    @cached_property
+    def regularization(self) -> float:
+        """R at this control."""
+        return self.problem.regularization.value(self.control)
+
+    @property
+    def objective(self) -> float:
+        """J at this control."""
+        return self.loss + self.regularization
+
+    def _tracked(self, misfit: Array) -> Array:
+        tracking = self.problem.tracking
+        return misfit if tracking is None else tracking.weight * misfit
+
+    @cached_property
+    def adjoint(self) -> AdjointTrajectory:
+        """The adjoint at this control."""
+        self.problem.work.adjoints += 1
+        return solve_adjoint(
+            self.problem.network,
+            self.weights,
+            self.state,
+            self.loss_point.terminal,
+            self._tracked(self._misfit),
+        )
+
+    @cached_property
+    def gradient(self) -> Array:
+        """The reduced gradient in L2-orthonormal coordinates, shape (controls.n_local,)."""
+        kernel = self._kernel_part([(self.adjoint.q, self.state.gathered)])
+        bias = self._bias_part(self.adjoint.q)
+        return self._assemble(
+            self.control, kernel, bias, self.loss_point.functions, self.loss_point.offsets
+        )
+
+    @cached_property
+    def gradient_norm(self) -> float:
+        """L2 norm of the reduced gradient."""
+        return self.problem.controls.norm(self.gradient)
+
+    @cached_property
+    def _curvature(self) -> Array:
+        """sigma''(u) p at the control levels."""
+        return self.problem.network.activation.evaluate(self.state.u, 2)[2] * self.adjoint.levels
+
+    def hessian_action(self, direction: Array) -> Array:
+        """The reduced Hessian applied to a direction (exact; collective).
+
+        Args:
+            direction: Local control vector in L2-orthonormal coordinates.
+
+        Returns:
+            Local vector of the same shape.
+        """
+        problem, network = self.problem, self.problem.network
+        adjoint, curvature = self.adjoint, self._curvature
+        problem.work.hessians += 1
+        parts = problem.controls.split(direction)
+        change = problem.direction(parts)
+        tangent = solve_tangent(network, self.weights, self.state, change)
+        loss = self.loss_point.tangent(tangent.ends[-1], problem.output_direction(parts))
+        second = solve_second_adjoint(
+            network,
+            self.weights,
+            self.state,
+            adjoint,
+            curvature,
+            tangent,
+            change,
+            loss.terminal,
+            self._tracked(tangent.tracked),
+        )
+        kernel = self._kernel_part(
+            [(second.q, self.state.gathered), (adjoint.q, tangent.gathered)]
+        )
+        return self._assemble(
+            direction, kernel, self._bias_part(second.q), loss.functions, loss.offsets
+        )
+
+    def _kernel_part(self, products: list[tuple[Array, Array | None]]) -> Array | None:
+        """sum_s w_s q_s(x) f_s(y) in coordinates [level, y, x], summed over (q, f) pairs."""
+        problem, operator = self.problem, self.weights.operator
+        if not problem.controls.has_kernel or operator is None:
+            return None
+        result = np.empty_like(operator.coefficients)
+        for level in range(problem.network.levels.count):
+            terms = [
+                operator.outer(level, problem.sample_weights * q[level], gathered[level])
+                for q, gathered in products
+                if gathered is not None
+            ]
+            result[level] = sum(terms[1:], start=terms[0])
+        return result
+
+    def _bias_part(self, q: Array) -> Array | None:
+        """sum_s w_s q_s(x) in coordinates, shape (levels, n_local)."""
+        problem = self.problem
+        if not problem.controls.has_bias:
+            return None
+        space, omega = problem.network.space, problem.network.levels.weights
+        scale = np.sqrt(omega)[:, None] * space.sqrt_weights[space.owned]
+        return scale * (q @ problem.sample_weights)
+
+    def _assemble(
+        self,
+        control: Array,
+        kernel: Array | None,
+        bias: Array | None,
+        functions: Array | None,
+        offsets: Array | None,
+    ) -> Array:
+        problem, space = self.problem, self.problem.network.space
+        outputs = None if functions is None else functions * space.sqrt_weights[space.owned]
+        vector = problem.controls.join(ControlParts(kernel, bias, outputs, offsets))
+        problem.regularization.add_derivative(control, vector)
+        return vector

@@ -1,0 +1,100 @@
+"""The lowest eigenvalue of the reduced Hessian in the L2 inner product (theory.md section 4).
+
+In L2-orthonormal coordinates the Hessian is lambda I plus a compact operator, so its spectrum
+clusters at the Tikhonov weights from which a negative eigenvalue stands apart: Lanczos finds it
+in few products.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from slepc4py import SLEPc
+
+from fem_dnn.problem import Linearisation
+from fem_dnn.solvers.petsc import PetscProblem
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class LowestEigenpair:
+    """An approximate lowest eigenpair.
+
+    Attributes:
+        value: Rayleigh quotient of `vector`: an upper bound of the lowest eigenvalue.
+        vector: Its unit vector (local part).
+        residual: |H v - value v|: some eigenvalue lies within this distance of `value`.
+    """
+
+    value: float
+    vector: Array
+    residual: float
+
+
+def lowest_eigenpair(
+    petsc: PetscProblem,
+    at: Linearisation,
+    *,
+    tolerance: float = 1e-6,
+    max_restarts: int = 50,
+    seed: int = 0,
+) -> LowestEigenpair | None:
+    """Lowest eigenpair of the Hessian at a linearisation, by SLEPc's Krylov-Schur method.
+
+    Args:
+        petsc: The learning problem for PETSc.
+        at: Linearisation point.
+        tolerance: Residual |H v - value v| at which the pair is accepted.
+        max_restarts: Limit on restarts.
+        seed: Seed of the start vector.
+
+    Returns:
+        The pair, or None if the limit was reached first.
+    """
+    controls = petsc.problem.controls
+    eps = SLEPc.EPS().create(petsc.comm)
+    vector = petsc.vector(controls.random_direction(seed))
+    try:
+        eps.setOperators(petsc.linearise_hessian(at))
+        eps.setProblemType(SLEPc.EPS.ProblemType.HEP)
+        eps.setWhichEigenpairs(SLEPc.EPS.Which.SMALLEST_REAL)
+        eps.setDimensions(nev=1, ncv=min(24, controls.n_global))
+        eps.setTolerances(tol=tolerance, max_it=max_restarts)
+        eps.setConvergenceTest(SLEPc.EPS.Conv.ABS)
+        eps.setInitialSpace(vector)
+        eps.solve()
+        if not eps.getConverged():
+            return None
+        eps.getEigenvector(0, vector)
+        v = vector.array_r.copy()
+    finally:
+        vector.destroy()
+        eps.destroy()
+    v /= controls.norm(v)
+    Hv = at.hessian_action(v)
+    value = controls.dot(v, Hv)
+    return LowestEigenpair(value, v, controls.norm(Hv - value * v))
+
+
+def signed_lowest_eigenpair(
+    petsc: PetscProblem, at: Linearisation, threshold: float
+) -> LowestEigenpair | None:
+    """Lowest eigenpair, only as accurate as its sign needs.
+
+    Args:
+        petsc: The learning problem for PETSc.
+        at: Linearisation point.
+        threshold: Eigenvalues within this distance of zero count as zero.
+
+    Returns:
+        A pair whose value exceeds four times its residual or is resolved to a tenth of the
+        threshold; None if that could not be reached.
+    """
+    for tolerance in (100 * threshold, 0.1 * threshold):
+        pair = lowest_eigenpair(petsc, at, tolerance=tolerance)
+        if pair is not None and abs(pair.value) > 4 * pair.residual:
+            return pair
+    return pair

@@ -1,0 +1,99 @@
+"""What a solver tells while it runs and afterwards."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from fem_dnn.problem import LearningProblem, Linearisation
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """One line of a solver's history.
+
+    Attributes:
+        iteration: Number of the iterate; 0 is the initial guess.
+        objective: J.
+        gradient_norm: L2 norm of the reduced gradient.
+        linear_iterations: Krylov iterations so far.
+        state_solves, hessian_solves: Sweeps so far.
+        seconds: Time since the start.
+        accuracy: Training accuracy where the loss classifies, else None.
+    """
+
+    iteration: int
+    objective: float
+    gradient_norm: float
+    linear_iterations: int
+    state_solves: int
+    hessian_solves: int
+    seconds: float
+    accuracy: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """As written to result files; without what does not apply."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+Report = Callable[[Iteration], None]
+"""Called after every iteration, on all ranks."""
+
+Accuracy = Callable[[Linearisation], float | None]
+"""Training accuracy at a linearisation; None where the loss does not classify."""
+
+
+@dataclass
+class History:
+    """Collects iterations and passes them on.
+
+    Attributes:
+        problem: The learning problem, whose work is counted from now on.
+        report: Called with every iteration.
+        accuracy: Computes the training accuracy.
+        iterations: The iterations so far.
+    """
+
+    problem: LearningProblem
+    report: Report | None = None
+    accuracy: Accuracy | None = None
+    iterations: list[Iteration] = field(default_factory=list)
+    started: float = field(default_factory=time.perf_counter)
+    linear_iterations: int = 0
+
+    def __post_init__(self) -> None:
+        work = self.problem.work
+        self._states, self._hessians = work.states, work.hessians
+
+    @property
+    def state_solves(self) -> int:
+        """State sweeps since the start."""
+        return self.problem.work.states - self._states
+
+    @property
+    def hessian_solves(self) -> int:
+        """Hessian-vector products since the start."""
+        return self.problem.work.hessians - self._hessians
+
+    @property
+    def seconds(self) -> float:
+        """Time since the start."""
+        return time.perf_counter() - self.started
+
+    def add(self, at: Linearisation) -> None:
+        """Record the iterate at a linearisation."""
+        line = Iteration(
+            len(self.iterations),
+            at.objective,
+            at.gradient_norm,
+            self.linear_iterations,
+            self.state_solves,
+            self.hessian_solves,
+            self.seconds,
+            None if self.accuracy is None else self.accuracy(at),
+        )
+        self.iterations.append(line)
+        if self.report is not None:
+            self.report(line)

@@ -1,0 +1,146 @@
+"""The learning problem as PETSc sees it: vectors, objective, gradient, Hessian.
+
+Vectors hold controls in L2-orthonormal coordinates, so every norm PETSc prints is an L2 norm.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import numpy as np
+from numpy.typing import NDArray
+from petsc4py import PETSc
+
+from fem_dnn.errors import BadInput
+from fem_dnn.problem import LearningProblem, Linearisation
+from fem_dnn.slab import SlabFailure
+
+Array = NDArray[np.float64]
+
+INFEASIBLE = sys.float_info.max ** 0.5
+"""Objective reported where the state equation could not be solved: any step there is rejected."""
+
+
+class HessianShell:
+    """Context of the shell matrix: the reduced Hessian at one linearisation."""
+
+    def __init__(self) -> None:
+        self.at: Linearisation | None = None
+
+    def mult(self, _mat: PETSc.Mat, x: PETSc.Vec, y: PETSc.Vec) -> None:
+        """y = H x."""
+        assert self.at is not None, "the Hessian has no linearisation point yet"
+        y.array_w[:] = self.at.hessian_action(x.array_r)
+
+    multTranspose = mult
+
+
+class PetscProblem:
+    """Callbacks for SNES and TAO on one learning problem.
+
+    It remembers the two controls visited last (the current iterate and the trial point), so that
+    objective, gradient and Hessian asked for at the same control share one `Linearisation`.
+
+    Args:
+        problem: The learning problem.
+    """
+
+    def __init__(self, problem: LearningProblem) -> None:
+        self.problem = problem
+        self._recent: list[Linearisation] = []
+        sizes = (problem.controls.n_local, problem.controls.n_global)
+        self.comm = problem.network.space.comm
+        self.sizes = sizes
+        self._shell = HessianShell()
+        self.hessian = PETSc.Mat().createPython((sizes, sizes), self._shell, comm=self.comm)
+        self.hessian.setOption(PETSc.Mat.Option.SYMMETRIC, True)
+        self.hessian.setUp()
+
+    def vector(self, values: Array | None = None) -> PETSc.Vec:
+        """A new vector, a copy of local values if given; the caller destroys it."""
+        vec = PETSc.Vec().createMPI(self.sizes, comm=self.comm)
+        if values is not None:
+            vec.array_w[:] = values
+        return vec
+
+    def at(self, x: PETSc.Vec) -> Linearisation:
+        """The linearisation at a vector (collective)."""
+        values = x.array_r
+        differs = self.problem.controls.any_rank
+        for known in self._recent:
+            if not differs(not np.array_equal(known.control, values)):
+                return known
+        fresh = self.problem.linearise(np.array(values))
+        self._recent = [fresh, *self._recent[:1]]
+        return fresh
+
+    def adopt(self, at: Linearisation) -> None:
+        """Remember a linearisation made elsewhere, so that it is not computed again."""
+        self._recent = [at, *self._recent[:1]]
+
+    def objective(self, _solver: PETSc.Object, x: PETSc.Vec) -> float:
+        """J; a huge number where an implicit slab fails."""
+        try:
+            return self.at(x).objective
+        except SlabFailure:
+            return INFEASIBLE
+
+    def gradient(self, _solver: PETSc.Object, x: PETSc.Vec, g: PETSc.Vec) -> None:
+        """The reduced gradient; infinite where an implicit slab fails."""
+        try:
+            g.array_w[:] = self.at(x).gradient
+        except SlabFailure:
+            g.array_w[:] = np.inf
+
+    def objective_gradient(self, solver: PETSc.Object, x: PETSc.Vec, g: PETSc.Vec) -> float:
+        """J and the reduced gradient together, as TAO asks for them."""
+        self.gradient(solver, x, g)
+        return self.objective(solver, x)
+
+    def set_hessian(
+        self, _solver: PETSc.Object, x: PETSc.Vec, _H: PETSc.Mat, _P: PETSc.Mat
+    ) -> None:
+        """Move the shell Hessian to a control."""
+        self._shell.at = self.at(x)
+
+    def linearise_hessian(self, at: Linearisation) -> PETSc.Mat:
+        """The shell Hessian at a linearisation."""
+        self._shell.at = at
+        return self.hessian
+
+    def destroy(self) -> None:
+        """Free the PETSc objects, at the same moment on all ranks."""
+        self.hessian.destroy()
+        self._recent, self._shell.at = [], None
+
+
+@contextmanager
+def inserted_options(
+    prefix: str, defaults: Mapping[str, object], user: Mapping[str, object]
+) -> Iterator[None]:
+    """PETSc options under a prefix for as long as the solve lasts; the user's win.
+
+    Sub-solvers read theirs late, so they stay in until the end. A user's option that nothing has
+    read by then is a mistake and reported as such.
+
+    Raises:
+        BadInput: A user's option was used by nothing.
+    """
+    options = PETSc.Options(prefix)
+    merged = {**defaults, **user}
+    for name, value in merged.items():
+        options.setValue(name, value)
+    try:
+        yield
+        unused = [name for name in user if not options.used(name)]
+    finally:
+        for name in merged:
+            options.delValue(name)
+    if unused:
+        raise BadInput(
+            key="PETSc option -" + unused[0],
+            wrong="nothing in this solve reads it",
+            allowed="options of the PETSc objects in use, such as -snes_monitor or -ksp_max_it",
+        )

@@ -1,0 +1,157 @@
+"""The discontinuous width space: nodes, quadrature weights, ownership, and the order of files.
+
+No derivative in x occurs in the model, so states live in a discontinuous subspace of L2(Y). Its
+nodal basis sits at Gauss-Legendre points, which makes the mass matrix diagonal on tensor cells:
+(f, g) = sum over nodes of node_weights f g, exactly for f, g in the space.
+
+Rank r owns a contiguous block of the *mesh order* of the nodes. People and files see the *file
+order*: by coordinate, last coordinate slowest, whatever the number of ranks.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import basix
+import basix.ufl
+import dolfinx
+import numpy as np
+import ufl
+from dolfinx import fem
+from mpi4py import MPI
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+def width_element(cell: str, degree: int) -> basix.ufl._ElementBase:
+    """Discontinuous nodal element of the given degree; Gauss-Legendre nodes from degree 1 on."""
+    variant = basix.LagrangeVariant.gl_isaac if degree else basix.LagrangeVariant.legendre
+    return basix.ufl.element(
+        "Lagrange", cell, degree, lagrange_variant=variant, discontinuous=True
+    )
+
+
+
+class WidthSpace:
+    """Nodal discontinuous finite elements on the width mesh, distributed by cells.
+
+    Args:
+        mesh: dolfinx mesh of Y.
+        degree: Polynomial degree.
+    """
+
+    def __init__(self, mesh: dolfinx.mesh.Mesh, degree: int = 0) -> None:
+        self.mesh = mesh
+        self.degree = degree
+        self.function_space = fem.functionspace(
+            mesh, width_element(mesh.topology.cell_name(), degree)
+        )
+        index_map = self.function_space.dofmap.index_map
+        self.comm: MPI.Comm = mesh.comm
+        self.n_local: int = index_map.size_local
+        self.n_nodes: int = index_map.size_global
+        first, last = index_map.local_range
+        self.owned = slice(int(first), int(last))
+        """This rank's part of the mesh order."""
+
+    @property
+    def dimension(self) -> int:
+        """Dimension d of Y."""
+        return self.mesh.geometry.dim
+
+    @cached_property
+    def counts(self) -> NDArray[np.int64]:
+        """Nodes per rank, shape (ranks,)."""
+        return np.array(self.comm.allgather(self.n_local))
+
+    @cached_property
+    def local_nodes(self) -> Array:
+        """Coordinates of this rank's nodes, shape (n_local, d)."""
+        coordinates = self.function_space.tabulate_dof_coordinates()
+        return np.ascontiguousarray(coordinates[: self.n_local, : self.dimension])
+
+    @cached_property
+    def local_weights(self) -> Array:
+        """Integrals of this rank's nodal basis functions, shape (n_local,)."""
+        v = ufl.TestFunction(self.function_space)
+        vector = fem.assemble_vector(fem.form(v * ufl.dx(degree=2 * self.degree)))
+        return vector.array[: self.n_local].copy()
+
+    @cached_property
+    def weights(self) -> Array:
+        """Integrals of all nodal basis functions in mesh order, shape (n_nodes,)."""
+        return self.gather(self.local_weights)
+
+    @cached_property
+    def sqrt_weights(self) -> Array:
+        """Square roots of `weights`: they make nodal values L2-orthonormal coordinates."""
+        return np.sqrt(self.weights)
+
+    @cached_property
+    def bounds(self) -> tuple[Array, Array]:
+        """Lowest and highest corner of the width mesh's bounding box, each of shape (d,)."""
+        x = self.mesh.geometry.x[:, : self.dimension]
+        low, high = x.min(axis=0), x.max(axis=0)
+        self.comm.Allreduce(MPI.IN_PLACE, low, op=MPI.MIN)
+        self.comm.Allreduce(MPI.IN_PLACE, high, op=MPI.MAX)
+        return low, high
+
+    @cached_property
+    def file_order(self) -> NDArray[np.int64]:
+        """Mesh-order number of each node of the file order, shape (n_nodes,).
+
+        Sorted by coordinate, last coordinate slowest, after rounding to 1e-10 of the domain's size.
+        """
+        low, high = self.bounds
+        scaled = np.round((self.gather(self.local_nodes) - low) / np.max(high - low), 10)
+        return np.lexsort(scaled.T)
+
+    @cached_property
+    def file_position(self) -> NDArray[np.int64]:
+        """File-order number of each node of the mesh order: the inverse of `file_order`."""
+        position = np.empty_like(self.file_order)
+        position[self.file_order] = np.arange(self.n_nodes)
+        return position
+
+    @cached_property
+    def nodes(self) -> Array:
+        """Coordinates of all nodes in file order, shape (n_nodes, d)."""
+        return self.gather(self.local_nodes)[self.file_order]
+
+    @cached_property
+    def node_weights(self) -> Array:
+        """Quadrature weights of all nodes in file order, shape (n_nodes,)."""
+        return self.weights[self.file_order]
+
+    def gather(self, local: Array) -> Array:
+        """All ranks' blocks of rows, in mesh order: (n_local, ...) -> (n_nodes, ...)."""
+        if self.comm.size == 1:
+            return local
+        local = np.ascontiguousarray(local)
+        row = int(np.prod(local.shape[1:], dtype=np.int64))
+        everything = np.empty((self.n_nodes, *local.shape[1:]))
+        self.comm.Allgatherv(local, [everything, self.counts * row])
+        return everything
+
+    def scatter_sum(self, everywhere: Array) -> Array:
+        """Sum over ranks, each keeping its rows: (n_nodes, ...) -> (n_local, ...); transposes `gather`."""
+        if self.comm.size == 1:
+            return everywhere
+        row = int(np.prod(everywhere.shape[1:], dtype=np.int64))
+        local = np.empty((self.n_local, *everywhere.shape[1:]))
+        self.comm.Reduce_scatter(np.ascontiguousarray(everywhere), local, self.counts * row)
+        return local
+
+    def from_file_order(self, values: Array, axis: int = -1) -> Array:
+        """This rank's part of an array that has all nodes in file order along `axis`."""
+        return np.take(values, self.file_position[self.owned], axis=axis)
+
+    def to_file_order(self, local: Array, axis: int = -1) -> Array:
+        """The whole array in file order from this rank's part along `axis` (collective)."""
+        everything = self.gather(np.moveaxis(local, axis, 0))
+        return np.moveaxis(everything[self.file_order], 0, axis)
+
+    def sum(self, local: Array) -> Array:
+        """Sum over ranks of small arrays."""
+        return self.comm.allreduce(np.asarray(local)) if self.comm.size > 1 else np.asarray(local)
