@@ -25,12 +25,14 @@ class Regularization:
         kernel: lambda_a.
         bias: lambda_b.
         outputs: lambda_out, on learned outputs and offsets.
+        given: R of the kernel and bias that are given, not trained: a constant.
     """
 
     controls: ControlSpace
     kernel: float
     bias: float
     outputs: float = 0.0
+    given: float = 0.0
 
     @cached_property
     def _blocks(self) -> list[tuple[slice, float]]:
@@ -53,7 +55,7 @@ class Regularization:
     def value(self, control: Array) -> float:
         """R at a control (collective)."""
         local = sum(0.5 * w * np.dot(control[part], control[part]) for part, w in self._blocks)
-        return float(self.controls.space.sum(np.array(local)))
+        return float(self.controls.space.sum(np.array(local))) + self.given
 
     def add_derivative(self, control: Array, gradient: Array) -> None:
         """Add R'(control) to a vector in place; R is quadratic, so this is its Hessian too."""

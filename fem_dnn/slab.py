@@ -71,18 +71,24 @@ def solve_stages(
         return start, slopes(start)
 
     def image(z: Array) -> Array:
-        return start + tau * np.tensordot(tableau, z, axes=1)
+        return start + (tau * tableau @ z.reshape(len(z), -1)).reshape(z.shape)
 
     mixing = _AndersonMixing(start.shape, sum_over_ranks)
     Y = image(guess)
+    scale = np.zeros(start.shape[-1])
     best, stalled, relative = np.inf, 0, np.inf
-    for _ in range(MAX_ITERATIONS):
+    for iteration in range(MAX_ITERATIONS):
         z = slopes(Y)
         G = image(z)
         R = G - Y
-        squares = sum_over_ranks(np.stack([_squares(R), _squares(G), _squares(start)]))
-        scale = np.sqrt(np.maximum(squares[1], squares[2]))
-        relative = float(np.max(np.sqrt(squares[0]) / np.where(scale > 0, scale, 1), initial=0))
+        if iteration == 0:
+            squares = sum_over_ranks(np.stack([_dots(f, f) for f in (R, G, start)]))
+            scale = np.sqrt(np.maximum(squares[1], squares[2]))
+            scale[scale == 0] = 1.0
+            square = squares[0]
+        else:
+            square = sum_over_ranks(_dots(R, R))
+        relative = float(np.max(np.sqrt(square) / scale, initial=0))
         stalled = stalled + 1 if relative > 0.5 * best else 0
         best = min(best, relative)
         if relative <= TOLERANCE or (stalled >= 2 and relative <= STALLED):
@@ -93,14 +99,10 @@ def solve_stages(
     raise SlabFailure(*interval, relative)
 
 
-def _squares(f: Array) -> Array:
-    """Sum of squares per sample: (levels, nodes, samples) -> (samples,)."""
-    return _dots(f, f)
-
-
 def _dots(f: Array, g: Array) -> Array:
-    flat = (-1, f.shape[-1])
-    return np.einsum("is,is->s", f.reshape(flat), g.reshape(flat))
+    """Products per sample: (levels, nodes, samples) with itself or a stack of such."""
+    samples = f.shape[-1]
+    return np.einsum("...is,is->...s", f.reshape(*f.shape[:-3], -1, samples), g.reshape(-1, samples))
 
 
 class _AndersonMixing:
@@ -108,35 +110,31 @@ class _AndersonMixing:
 
     def __init__(self, shape: tuple[int, ...], sum_over_ranks: Sum) -> None:
         self.sum = sum_over_ranks
-        self.dR = np.zeros((MEMORY, *shape))
-        self.dG = np.zeros((MEMORY, *shape))
+        self.dR = np.empty((MEMORY, *shape))
+        self.dG = np.empty((MEMORY, *shape))
         self.gram = np.zeros((shape[-1], MEMORY, MEMORY))
         self.count = 0
-        self.R: Array | None = None
-        self.G: Array | None = None
+        self.last: tuple[Array, Array] | None = None
 
     def next(self, R: Array, G: Array) -> Array:
-        if self.R is None or self.G is None:
-            self.R, self.G = R, G
+        """The next iterate after one with image G and residual R."""
+        if self.last is None:
+            self.last = R, G
             return G
         k = self.count % MEMORY
         self.count += 1
         m = min(self.count, MEMORY)
-        np.subtract(R, self.R, out=self.dR[k])
-        np.subtract(G, self.G, out=self.dG[k])
-        self.R, self.G = R, G
-        products = self.sum(
-            np.stack(
-                [_dots(self.dR[j], self.dR[k]) for j in range(m)]
-                + [_dots(self.dR[j], R) for j in range(m)]
-            )
-        )
-        self.gram[:, k, :m] = self.gram[:, :m, k] = products[:m].T
+        np.subtract(R, self.last[0], out=self.dR[k])
+        np.subtract(G, self.last[1], out=self.dG[k])
+        self.last = R, G
+        known = self.dR[:m]
+        products = self.sum(np.stack([_dots(known, self.dR[k]), _dots(known, R)]))
+        self.gram[:, k, :m] = self.gram[:, :m, k] = products[0].T
         gram = self.gram[:, :m, :m]
         # Columns shrink by orders of magnitude as the iteration converges: normalise them, and
         # add a ridge at round-off for columns that have become parallel.
-        norm = np.sqrt(np.einsum("skk->sk", gram))
+        norm = np.sqrt(gram[:, range(m), range(m)])
         inverse = np.divide(1.0, norm, out=np.zeros_like(norm), where=norm > 0)
         scaled = gram * inverse[:, :, None] * inverse[:, None, :] + 1e-13 * np.eye(m)
-        gamma = inverse * np.linalg.solve(scaled, (products[m:].T * inverse)[..., None])[..., 0]
-        return G - np.einsum("sk,klns->lns", gamma, self.dG[:m], optimize=True)
+        gamma = inverse * np.linalg.solve(scaled, (products[1].T * inverse)[..., None])[..., 0]
+        return G - np.einsum("sk,klns->lns", gamma, self.dG[:m])

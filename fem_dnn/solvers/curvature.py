@@ -40,7 +40,7 @@ def lowest_eigenpair(
     *,
     tolerance: float = 1e-6,
     max_restarts: int = 50,
-    seed: int = 0,
+    start: Array | None = None,
 ) -> LowestEigenpair | None:
     """Lowest eigenpair of the Hessian at a linearisation, by SLEPc's Krylov-Schur method.
 
@@ -49,14 +49,14 @@ def lowest_eigenpair(
         at: Linearisation point.
         tolerance: Residual |H v - value v| at which the pair is accepted.
         max_restarts: Limit on restarts.
-        seed: Seed of the start vector.
+        start: Start vector; None: a random one, the same on any number of ranks.
 
     Returns:
         The pair, or None if the limit was reached first.
     """
     controls = petsc.problem.controls
     eps = SLEPc.EPS().create(petsc.comm)
-    vector = petsc.vector(controls.random_direction(seed))
+    vector = petsc.vector(controls.random_direction(0) if start is None else start)
     try:
         eps.setOperators(petsc.linearise_hessian(at))
         eps.setProblemType(SLEPc.EPS.ProblemType.HEP)
@@ -93,8 +93,10 @@ def signed_lowest_eigenpair(
         A pair whose value exceeds four times its residual or is resolved to a tenth of the
         threshold; None if that could not be reached.
     """
-    for tolerance in (100 * threshold, 0.1 * threshold):
-        pair = lowest_eigenpair(petsc, at, tolerance=tolerance)
-        if pair is not None and abs(pair.value) > 4 * pair.residual:
-            return pair
+    pair: LowestEigenpair | None = None
+    for tolerance in threshold * np.array([100.0, 10.0, 1.0, 0.1]):
+        start = None if pair is None else pair.vector
+        pair = lowest_eigenpair(petsc, at, tolerance=float(tolerance), start=start)
+        if pair is None or abs(pair.value) > 4 * pair.residual:
+            break
     return pair

@@ -5,6 +5,7 @@ Vectors hold controls in L2-orthonormal coordinates, so every norm PETSc prints 
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -134,13 +135,22 @@ def inserted_options(
         options.setValue(name, value)
     try:
         yield
-        unused = [name for name in user if not options.used(name)]
+        unused = [name for name in user if not _was_read(prefix + name)]
     finally:
         for name in merged:
             options.delValue(name)
     if unused:
         raise BadInput(
-            key="PETSc option -" + unused[0],
-            wrong="nothing in this solve reads it",
-            allowed="options of the PETSc objects in use, such as -snes_monitor or -ksp_max_it",
+            None,
+            "PETSc option -" + unused[0],
+            "nothing in this solve reads it",
+            "options of the PETSc objects in use, such as -snes_monitor or -ksp_max_it",
         )
+
+
+def _was_read(name: str) -> bool:
+    """Whether any PETSc object has asked for an option; petsc4py does not wrap this function."""
+    library = ctypes.CDLL(PETSc.__file__)
+    used = ctypes.c_int(0)
+    library.PetscOptionsUsed(None, name.encode(), ctypes.byref(used))
+    return bool(used.value)

@@ -1,0 +1,284 @@
+"""From a case to the learning problem: the one place where all parts meet.
+
+    case -> DepthWidthMesh -> WidthSpace, DepthLevels -> Network
+         -> Ingredients (arrays)            -> LearningProblem -> Model
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from mpi4py import MPI
+from numpy.typing import NDArray
+
+from fem_dnn import mesh as meshes
+from fem_dnn.activations import ACTIVATIONS, Activation
+from fem_dnn.case import Case, on_root
+from fem_dnn.case.domain import Interval
+from fem_dnn.controls import ControlSpace, ControlValues, local_mask
+from fem_dnn.datasets import Scaling
+from fem_dnn.depth import SCHEMES, DepthLevels
+from fem_dnn.ingredients import Ingredients, Places, Samples, read_ingredients
+from fem_dnn.losses import POINTWISE, L2Loss, OutputLayer, OutputLoss, TerminalLoss
+from fem_dnn.mesh import DepthWidthMesh
+from fem_dnn.nonlocal_operator import NonlocalOperator, kernel_coefficients
+from fem_dnn.problem import LearningProblem, Linearisation, Tracking
+from fem_dnn.regularization import Regularization
+from fem_dnn.state import LayerWeights, Network, solve_state
+from fem_dnn.width import WidthSpace
+
+Array = NDArray[np.float64]
+
+
+def make_mesh(case: Case, comm: MPI.Comm) -> DepthWidthMesh:
+    """The depth-width mesh of a case."""
+    width, depth = case.mesh.width, np.array(case.mesh.depth.slab_ends)
+    if isinstance(width, Interval):
+        domain = meshes.interval(comm, width.cells, start=width.start, length=width.length)
+    else:
+        domain = meshes.rectangle(comm, width.cells, start=width.start, length=width.length)
+    return DepthWidthMesh(domain, depth)
+
+
+@dataclass(frozen=True, eq=False)
+class Discretisation:
+    """Meshes and spaces of a case.
+
+    Attributes:
+        mesh: Depth-width mesh.
+        space: Width space.
+        levels: Depth levels.
+    """
+
+    mesh: DepthWidthMesh
+    space: WidthSpace
+    levels: DepthLevels
+
+    @classmethod
+    def of(cls, case: Case, comm: MPI.Comm) -> Discretisation:
+        """The discretisation that a case asks for.
+
+        Raises:
+            BadInput: There are fewer width cells than ranks.
+        """
+        width = case.mesh.width
+        cells = int(np.prod(width.cells))
+        if cells < comm.size:
+            raise case.error(
+                "mesh.width.cells", f"are {cells} for {comm.size} ranks", "a cell per rank or more"
+            )
+        mesh = make_mesh(case, comm)
+        space = WidthSpace(mesh.width, case.network.width_degree)
+        return cls(mesh, space, DepthLevels(SCHEMES[case.network.depth_scheme], mesh.depth_points))
+
+    @cached_property
+    def places(self) -> Places:
+        """Where functions are evaluated (collective)."""
+        space = self.space
+        return Places(space.nodes, space.node_weights, space.bounds, self.levels)
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A case made ready: discretisation, arrays, learning problem.
+
+    Attributes:
+        case: The case.
+        discretisation: Meshes and spaces.
+        ingredients: Arrays in file order.
+        problem: Learning problem on the training samples; None where the case has no targets.
+        network: Width space, depth levels, activation.
+        given: Kernel and bias that are given, not trained.
+    """
+
+    case: Case
+    discretisation: Discretisation
+    ingredients: Ingredients
+    network: Network
+    given: LayerWeights
+    problem: LearningProblem | None
+
+    @property
+    def comm(self) -> MPI.Comm:
+        """Communicator."""
+        return self.network.space.comm
+
+    @cached_property
+    def initial(self) -> Array:
+        """The case's initial guess, local vector in L2-orthonormal coordinates."""
+        assert self.problem is not None
+        controls, guess = self.problem.controls, self.case.initial
+        if guess.kind == "random":
+            start = controls.random(guess.seed, guess.scale)
+        elif guess.kind == "constant":
+            start = controls.constant(guess.kernel, guess.bias)
+        elif guess.kind == "file":
+            assert self.ingredients.initial is not None
+            start = controls.coordinates(self.ingredients.initial)
+        else:
+            start = controls.constant()
+        if controls.outputs and guess.kind != "file":
+            values = ControlValues(
+                outputs=self.ingredients.outputs, offsets=self.ingredients.offsets
+            )
+            start = start + controls.coordinates(values)
+        return start
+
+    def terminal_state(self, at: Linearisation, samples: Samples) -> Array:
+        """f(T) for other samples with the weights of a linearisation, shape (n_local, samples)."""
+        inputs = local_samples(self.network.space, samples.inputs)
+        return solve_state(self.network, at.weights, inputs).ends[-1]
+
+    def outputs_of(self, terminal: Array, layer: OutputLayer) -> Array:
+        """z_k = int_Y W_k f(T) dx + m_k, shape (samples, K) (collective)."""
+        space = self.network.space
+        z = space.sum((layer.functions * space.local_weights) @ terminal)
+        return z.T + layer.offsets
+
+    def accuracy(self, outputs: Array, samples: Samples) -> float | None:
+        """Fraction of samples classified right; None where the loss does not classify."""
+        if not self.classifies or samples.targets is None:
+            return None
+        return float(np.mean(predicted_labels(self.case, outputs) == samples.targets))
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the loss is that of a classification."""
+        return self.case.loss.kind in ("logistic", "softmax")
+
+    def train_accuracy(self, at: Linearisation) -> float | None:
+        """Accuracy on the training samples at a linearisation."""
+        if not self.classifies or at.output_layer is None:
+            return None
+        outputs = self.outputs_of(at.state.ends[-1], at.output_layer)
+        return self.accuracy(outputs, self.ingredients.train)
+
+    def test_accuracy(self, at: Linearisation) -> float | None:
+        """Accuracy on the test samples, where there are any."""
+        test = self.ingredients.test
+        if test is None or not self.classifies or at.output_layer is None:
+            return None
+        return self.accuracy(
+            self.outputs_of(self.terminal_state(at, test), at.output_layer), test
+        )
+
+
+def predicted_labels(case: Case, outputs: Array) -> Array:
+    """Labels from outputs (samples, K): +1/-1 for logistic, class numbers for softmax."""
+    if case.loss.kind == "logistic":
+        return np.where(outputs[:, 0] >= 0, 1.0, -1.0)
+    return np.argmax(outputs, axis=1).astype(np.float64)
+
+
+def local_samples(space: WidthSpace, functions: Array) -> Array:
+    """This rank's nodes of functions in file order: (samples, nodes) -> (n_local, samples)."""
+    return np.ascontiguousarray(space.from_file_order(functions, axis=-1).T)
+
+
+def assemble(
+    case: Case,
+    comm: MPI.Comm = MPI.COMM_WORLD,
+    *,
+    activation: Activation | None = None,
+    scaling: Scaling | None = None,
+) -> Model:
+    """Make a case ready to be solved (collective).
+
+    Args:
+        case: The case.
+        comm: Communicator over which the width is distributed.
+        activation: A user's own activation instead of the case's.
+        scaling: Feature scaling learned earlier; None: from this case's training samples.
+
+    Raises:
+        BadInput: The data do not fit the case; the same on all ranks.
+    """
+    discretisation = Discretisation.of(case, comm)
+    space, levels, places = discretisation.space, discretisation.levels, discretisation.places
+    ingredients = on_root(comm, lambda: read_ingredients(case, places, scaling))
+    network = Network(space, levels, activation or ACTIVATIONS[case.network.activation])
+    given = _given(network, ingredients)
+    return Model(
+        case, discretisation, ingredients, network, given, _problem(case, network, given, ingredients)
+    )
+
+
+def _given(network: Network, ingredients: Ingredients) -> LayerWeights:
+    space, levels = network.space, network.levels
+    operator = bias = None
+    if ingredients.kernel is not None:
+        coefficients = kernel_coefficients(space, levels.weights, ingredients.kernel)
+        if ingredients.mask is not None:
+            coefficients = coefficients * local_mask(space, ingredients.mask)
+        operator = NonlocalOperator(space, levels.weights, coefficients)
+    if ingredients.bias is not None:
+        bias = np.ascontiguousarray(space.from_file_order(ingredients.bias))[:, :, None]
+    return LayerWeights(operator, bias)
+
+
+def _problem(
+    case: Case, network: Network, given: LayerWeights, ingredients: Ingredients
+) -> LearningProblem | None:
+    targets = ingredients.train.targets
+    if targets is None:
+        return None
+    space, weights = network.space, ingredients.weights
+    train_outputs = case.loss.train_outputs
+    controls = ControlSpace(
+        space,
+        network.levels,
+        kernel=case.network.kernel is True,
+        bias=case.network.bias is True,
+        outputs=len(ingredients.outputs) if train_outputs and ingredients.outputs is not None else 0,
+        mask=ingredients.mask,
+    )
+    layer = None
+    loss: TerminalLoss
+    if ingredients.outputs is None or ingredients.offsets is None:
+        loss = L2Loss(space, local_samples(space, targets), case.loss.weight)
+    else:
+        layer = OutputLayer(space.from_file_order(ingredients.outputs), ingredients.offsets)
+        columns = {
+            "mse": lambda: targets.T,
+            "logistic": lambda: targets[None],
+            "softmax": lambda: np.eye(len(layer.offsets))[:, targets.astype(int)],
+        }[case.loss.kind]()
+        loss = OutputLoss(
+            space, POINTWISE[case.loss.kind], columns, weights, case.loss.weight
+        )
+    tracking = None
+    if ingredients.tracking is not None:
+        local = space.from_file_order(ingredients.tracking).transpose(0, 2, 1)
+        tracking = Tracking(case.loss.tracking, np.ascontiguousarray(local))
+    strength = case.regularization
+    return LearningProblem(
+        network,
+        controls,
+        local_samples(space, ingredients.train.inputs),
+        weights,
+        loss,
+        Regularization(
+            controls,
+            strength.kernel,
+            strength.bias,
+            strength.outputs,
+            _given_regularization(case, network, given),
+        ),
+        tracking,
+        given,
+        None if train_outputs else layer,
+    )
+
+
+def _given_regularization(case: Case, network: Network, given: LayerWeights) -> float:
+    """R of what is given: J(a, b) is the same number whether a control was found or handed in."""
+    space, omega = network.space, network.levels.weights
+    value = 0.0
+    if given.operator is not None:
+        value += 0.5 * case.regularization.kernel * np.sum(given.operator.coefficients**2)
+    if given.bias is not None:
+        squares = omega @ given.bias[:, :, 0] ** 2 @ space.local_weights
+        value += 0.5 * case.regularization.bias * squares
+    return float(space.sum(np.array(value)))

@@ -1,0 +1,207 @@
+"""Relations between keys, as far as they can be checked without arrays, and what commands need."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fem_dnn.case.values import REFERENCE, split_reference
+from fem_dnn.errors import BadInput, shown
+
+if TYPE_CHECKING:
+    from fem_dnn.case.schema import Case
+
+
+def require_consistent(case: Case) -> None:
+    """Check that the keys agree with each other and that every expression can be read.
+
+    Raises:
+        BadInput: The first disagreement.
+    """
+    _check_expressions(case)
+    _check_targets(case)
+    _check_counts(case)
+    _check_outputs(case)
+    _check_tracking(case)
+    _check_bounds(case)
+    _check_path(case)
+
+
+def require_given_controls(case: Case) -> None:
+    """What `forward` needs: a kernel and a bias that are given (or absent), not to be found.
+
+    Raises:
+        BadInput: One of them is a control.
+    """
+    for name, variables in (("kernel", "x, y, t"), ("bias", "x, t")):
+        if getattr(case.network, name) is True:
+            raise case.error(
+                f"network.{name}",
+                f"is true, but a forward solve trains nothing and needs the {name} itself",
+                f"false, an expression in {variables}, or {REFERENCE}",
+            )
+
+
+def require_learning_problem(case: Case) -> None:
+    """What `solve` and its relatives need: targets, and something to train.
+
+    Raises:
+        BadInput: There are no targets, or no control is to be trained.
+    """
+    if case.data.dataset is None and case.data.targets is None:
+        raise case.error("data.targets", "is missing", _TARGETS[case.loss.kind])
+    network = case.network
+    if network.kernel is not True and network.bias is not True and not case.loss.train_outputs:
+        raise case.error(
+            "network", "has nothing to train", "kernel = true, bias = true, or train_outputs"
+        )
+
+
+MAX_CLASSES = 10_000
+"""Most classes, so that a wrong column is not taken for class numbers."""
+
+_TARGETS = {
+    "l2": f"{REFERENCE} of shape (samples, nodes), or a list of expressions in x, one per sample",
+    "mse": f"{REFERENCE} of shape (samples, outputs), or a list of rows of numbers",
+    "logistic": f"{REFERENCE} of shape (samples,), or a list of +1 and -1",
+    "softmax": f"{REFERENCE} of shape (samples,), or a list of class numbers 0, 1, ...",
+}
+
+
+def _check_expressions(case: Case) -> None:
+    single: list[tuple[str, Any, tuple[str, ...]]] = [
+        ("network.kernel", case.network.kernel, ("x", "y", "t")),
+        ("network.bias", case.network.bias, ("x", "t")),
+        ("network.kernel_mask", case.network.kernel_mask, ("x", "y")),
+    ]
+    for key, text, variables in single:
+        if isinstance(text, str) and not split_reference(text):
+            if ":" in text:
+                names = ", ".join(variables)
+                raise BadInput(
+                    None,
+                    key,
+                    f"{shown(text)} is neither an expression nor an array",
+                    f"an expression in {names}, or {REFERENCE}",
+                )
+            case.expression(key, text, variables)
+    several: list[tuple[str, Any, tuple[str, ...]]] = [
+        ("data.inputs", case.data.inputs, ("x",)),
+        ("data.targets", case.data.targets, ("x",)),
+        ("data.tracking_targets", case.data.tracking_targets, ("x", "t")),
+        ("loss.outputs", case.loss.outputs, ("x",)),
+    ]
+    for key, entries, variables in several:
+        for number, entry in enumerate(entries if isinstance(entries, tuple) else ()):
+            if isinstance(entry, str):
+                case.expression(f"{key}[{number}]", entry, variables)
+
+
+def _check_targets(case: Case) -> None:
+    """The targets have the form that the loss compares with, one per sample."""
+    targets, kind = case.data.targets, case.loss.kind
+    if not isinstance(targets, tuple):
+        return
+    key = "data.targets"
+    wanted = {"l2": (str, float), "mse": (tuple, float)}.get(kind, (float,))
+    if not isinstance(targets[0], wanted):
+        raise BadInput(None, key, f"{shown(targets)} does not fit loss {kind}", _TARGETS[kind])
+    for target in targets:
+        if kind == "logistic" and target not in (-1.0, 1.0):
+            raise BadInput(None, key, f"{target} is not a label", _TARGETS[kind])
+        if kind == "softmax" and not (isinstance(target, float) and target in range(MAX_CLASSES)):
+            raise BadInput(None, key, f"{target} is not a class number", _TARGETS[kind])
+
+
+def _check_counts(case: Case) -> None:
+    """Lists that have one entry per sample have equally many entries."""
+    if not isinstance(case.data.inputs, tuple):
+        return
+    samples = len(case.data.inputs)
+    for name in ("targets", "tracking_targets", "weights"):
+        entries = getattr(case.data, name)
+        if isinstance(entries, tuple) and len(entries) != samples:
+            raise BadInput(
+                None,
+                f"data.{name}",
+                f"has {len(entries)} entries for {samples} inputs",
+                f"{samples} entries, one per sample",
+            )
+
+
+def _check_outputs(case: Case) -> None:
+    loss = case.loss
+    if loss.kind == "l2":
+        if loss.train_outputs:
+            raise BadInput(
+                None,
+                "loss.train_outputs",
+                "has no meaning for loss l2, which compares functions and has no outputs",
+                "false, or loss.kind = mse, logistic or softmax",
+            )
+        return
+    if not isinstance(loss.outputs, tuple):
+        return
+    count = len(loss.outputs)
+    if loss.kind == "logistic" and count != 1:
+        raise BadInput(None, "loss.outputs", f"has {count} entries", "one output for logistic")
+    if loss.kind == "softmax" and count < 2:
+        raise BadInput(
+            None,
+            "loss.outputs",
+            "has one entry",
+            'two or more for softmax, one per class, or "default"',
+        )
+    if loss.offsets and len(loss.offsets) != count:
+        raise BadInput(
+            None, "loss.offsets", f"has {len(loss.offsets)} entries", f"{count}, one per output"
+        )
+    targets = case.data.targets
+    if loss.kind == "mse" and isinstance(targets, tuple):
+        columns = len(targets[0]) if isinstance(targets[0], tuple) else 1
+        if columns != count:
+            raise BadInput(
+                None,
+                "data.targets",
+                f"has {columns} numbers per sample for {count} outputs",
+                f'{count}, or loss.outputs = "default"',
+            )
+
+
+def _check_tracking(case: Case) -> None:
+    if case.loss.tracking > 0 and case.loss.kind != "l2" and case.data.tracking_targets is None:
+        raise BadInput(
+            None,
+            "data.tracking_targets",
+            f"is missing, but loss.tracking is {case.loss.tracking}",
+            "expressions in x and t, one per sample, or "
+            f"{REFERENCE} of shape (layers + 1, samples, nodes)",
+        )
+
+
+def _check_bounds(case: Case) -> None:
+    for name in ("kernel", "bias"):
+        if getattr(case.bounds, name) and isinstance(getattr(case.network, name), str):
+            raise BadInput(
+                None, f"bounds.{name}", f"bounds a {name} that is given", f"network.{name} = true"
+            )
+
+
+def _check_path(case: Case) -> None:
+    """The parameter is a real number of the case, and may take both end values."""
+    if "path" not in case.model_fields_set:
+        return
+    try:
+        case.number(case.path.parameter)
+    except BadInput as problem:
+        raise BadInput(
+            None, "path.parameter", problem.wrong, "e.g. regularization.kernel, mesh.depth.length"
+        ) from None
+    for end in ("start", "stop"):
+        value = getattr(case.path, end)
+        tables = case.tables_with(case.path.parameter, value)
+        del tables["path"]
+        try:
+            type(case).checked(tables)
+        except BadInput as problem:
+            wrong = f"{value} is no value for {case.path.parameter}: {problem.wrong}"
+            raise BadInput(None, f"path.{end}", wrong, problem.allowed) from None

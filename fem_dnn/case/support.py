@@ -1,0 +1,40 @@
+"""What a case may ask for and the program cannot do yet: refused, never ignored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from fem_dnn.case.domain import WidthFile
+from fem_dnn.errors import BadInput
+
+if TYPE_CHECKING:
+    from fem_dnn.case.schema import Case
+
+NOT_YET: list[tuple[str, Callable[[Case], bool], str]] = [
+    (
+        "mesh.width.file",
+        lambda c: isinstance(c.mesh.width, WidthFile),
+        "shape = interval or rectangle",
+    ),
+    ("regularization.kernel_depth", lambda c: c.regularization.kernel_depth != 0, "0.0"),
+    ("regularization.bias_depth", lambda c: c.regularization.bias_depth != 0, "0.0"),
+    ("regularization.kernel_width", lambda c: c.regularization.kernel_width != 0, "0.0"),
+    ("regularization.bias_width", lambda c: c.regularization.bias_width != 0, "0.0"),
+    ("bounds.kernel", lambda c: c.bounds.kernel is not None, "no bounds"),
+    ("bounds.bias", lambda c: c.bounds.bias is not None, "no bounds"),
+    ("solver.method", lambda c: c.solver.method not in ("newton", "lbfgs"), "newton, lbfgs"),
+    ("solver.nested", lambda c: c.solver.nested != 0, "0"),
+]
+"""Key, whether a case asks for it, and what can be asked for instead."""
+
+
+def require_supported(case: Case) -> None:
+    """Refuse what the program cannot do yet.
+
+    Raises:
+        BadInput: The case asks for something in `NOT_YET`.
+    """
+    for key, asked, allowed in NOT_YET:
+        if asked(case):
+            raise BadInput(None, key, "is not supported yet", f"for now {allowed}")

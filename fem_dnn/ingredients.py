@@ -1,0 +1,318 @@
+"""From a case to arrays: inputs, targets, weights, given controls, all in file order.
+
+Plain NumPy and one process: the caller runs it on rank 0 and hands the outcome to all, so that a
+mistake in the data is one error everywhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fem_dnn import datasets
+from fem_dnn.case import Case, field_array, functions_array, load_array
+from fem_dnn.case.arrays import Shapes
+from fem_dnn.case.values import split_reference
+from fem_dnn.controls import ControlValues
+from fem_dnn.depth import DepthLevels
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """Where functions are evaluated.
+
+    Attributes:
+        nodes: Width nodes in file order, shape (nodes, d).
+        weights: Their quadrature weights, shape (nodes,).
+        bounds: Lowest and highest corner of the width mesh.
+        levels: Depth levels.
+    """
+
+    nodes: Array
+    weights: Array
+    bounds: tuple[Array, Array]
+    levels: DepthLevels
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Inputs with their targets.
+
+    Attributes:
+        inputs: f_I, shape (samples, nodes).
+        targets: As the loss compares: l2 (samples, nodes), mse (samples, K), logistic (samples,)
+            of +1/-1, softmax (samples,) class numbers; None where there are none.
+        features: The raw features of a data set, shape (samples, features), else None.
+    """
+
+    inputs: Array
+    targets: Array | None
+    features: Array | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Ingredients:
+    """All arrays of a case, in file order.
+
+    Attributes:
+        train, test: Samples; test is None where none are kept.
+        weights: Sample weights w_s, shape (samples,).
+        tracking: Tracking targets at the tracking points, shape (points or 1, samples, nodes).
+        kernel: A given kernel (levels, nodes, nodes), else None.
+        bias: A given bias (levels, nodes), else None.
+        mask: 0/1 kernel mask (nodes, nodes) or None.
+        outputs: W (K, nodes) and m (K,), None for the l2 loss.
+        offsets: See outputs.
+        initial: Initial guess where it is read from a file, else None.
+        dataset: The data set, its scaling and embedding, where one is named.
+    """
+
+    train: Samples
+    test: Samples | None
+    weights: Array
+    tracking: Array | None
+    kernel: Array | None
+    bias: Array | None
+    mask: Array | None
+    outputs: Array | None
+    offsets: Array | None
+    initial: ControlValues | None
+    dataset: datasets.EmbeddedDataset | None
+
+
+def read_ingredients(
+    case: Case, places: Places, scaling: datasets.Scaling | None = None
+) -> Ingredients:
+    """Load and evaluate everything that a case names.
+
+    Args:
+        case: The case.
+        places: Where functions are evaluated.
+        scaling: Scaling of features learned earlier; None: from this case's training samples.
+
+    Raises:
+        BadInput: Something does not fit.
+    """
+    embedded = None
+    if case.data.dataset is None:
+        train, test = _given_samples(case, places), None
+    else:
+        embedded = datasets.prepare(case, places.nodes, places.weights, places.bounds, scaling)
+        train = Samples(embedded.train, embedded.train_targets, embedded.dataset.features)
+        test = None
+        if embedded.test is not None:
+            test = Samples(embedded.test, embedded.test_targets, embedded.dataset.features_test)
+    outputs, offsets = _output_layer(case, places, train)
+    if outputs is not None and case.loss.kind == "softmax" and train.targets is not None:
+        highest = max(int(s.targets.max()) for s in (train, test) if s and s.targets is not None)
+        if highest >= len(outputs):
+            raise case.error(
+                "data.targets", f"have class {highest}", f"0 to {len(outputs) - 1}, one per output"
+            )
+    return Ingredients(
+        train=train,
+        test=test,
+        weights=_sample_weights(case, len(train.inputs)),
+        tracking=_tracking_targets(case, places, train),
+        kernel=_given_kernel(case, places),
+        bias=_given_bias(case, places),
+        mask=_mask(case, places),
+        outputs=outputs,
+        offsets=offsets,
+        initial=_initial_from_file(case, places),
+        dataset=embedded,
+    )
+
+
+def _given_samples(case: Case, places: Places) -> Samples:
+    assert case.data.inputs is not None
+    inputs = functions_array(case, "data.inputs", case.data.inputs, x=places.nodes)
+    if not len(inputs):
+        raise case.error("data.inputs", "has no samples", "at least one")
+    if case.data.targets is None:
+        return Samples(inputs, None)
+    return Samples(inputs, _given_targets(case, places, len(inputs)))
+
+
+def _given_targets(case: Case, places: Places, samples: int) -> Array:
+    key, entries, kind = "data.targets", case.data.targets, case.loss.kind
+    assert entries is not None
+    if kind == "l2":
+        # Numbers in a list of functions are constants.
+        functions = entries if isinstance(entries, str) else tuple(map(str, entries))
+        return functions_array(case, key, functions, x=places.nodes, count=samples)
+    if isinstance(entries, str):
+        shapes: dict[tuple[str, ...], tuple[int | None, ...]] = {("samples",): (samples,)}
+        if kind == "mse":
+            shapes = {("samples", "outputs"): (samples, None), **shapes}
+        values = load_array(entries, case.folder, key, shapes, file=case.file)
+    else:
+        values = np.array(entries, dtype=np.float64)
+    if kind == "mse":
+        return values.reshape(samples, -1)
+    if kind == "logistic" and not np.all(np.abs(values) == 1):
+        wrong = values[np.abs(values) != 1][0]
+        raise case.error(key, f"{wrong:g} is not a label", "+1 and -1")
+    if kind == "softmax" and not np.all((values >= 0) & (values == np.round(values))):
+        wrong = values[(values < 0) | (values != np.round(values))][0]
+        raise case.error(key, f"{wrong:g} is not a class number", "0, 1, 2, ...")
+    return values
+
+
+def _sample_weights(case: Case, samples: int) -> Array:
+    entries, key = case.data.weights, "data.weights"
+    if entries is None:
+        return np.full(samples, 1.0 / samples)
+    if isinstance(entries, str):
+        shapes = {("samples",): (samples,)}
+        weights = load_array(entries, case.folder, key, shapes, file=case.file)
+    else:
+        weights = np.array(entries, dtype=np.float64)
+    if weights.shape != (samples,):
+        raise case.error(key, f"has {len(weights)} entries", f"{samples}, one per sample")
+    if np.any(weights <= 0):
+        raise case.error(key, f"{weights[weights <= 0][0]:g} is not positive", "positive numbers")
+    return weights
+
+
+def _output_layer(
+    case: Case, places: Places, train: Samples
+) -> tuple[Array | None, Array | None]:
+    loss, key = case.loss, "loss.outputs"
+    if loss.kind == "l2":
+        return None, None
+    needed = _outputs_needed(case, train)
+    if loss.outputs == "default":
+        outputs = datasets.default_outputs(needed or 1, places.nodes, places.weights, places.bounds)
+    else:
+        outputs = functions_array(
+            case, key, loss.outputs, x=places.nodes, meaning=("outputs", "nodes")
+        )
+    if needed is not None and (
+        len(outputs) < needed or (case.loss.kind != "softmax" and len(outputs) != needed)
+    ):
+        raise case.error(
+            key,
+            f"has {len(outputs)} functions where the data have {needed} outputs",
+            f'{needed} functions, or "default"',
+        )
+    offsets = np.array(loss.offsets or [0.0] * len(outputs))
+    if set(loss.offsets) == {0.0}:  # the contract's default, [0.0], fits any number of outputs
+        offsets = np.zeros(len(outputs))
+    if len(offsets) != len(outputs):
+        raise case.error(
+            "loss.offsets", f"has {len(offsets)} entries", f"{len(outputs)}, one per output"
+        )
+    return outputs, offsets
+
+
+def _outputs_needed(case: Case, train: Samples) -> int | None:
+    """How many outputs the targets have; None where there are no targets."""
+    if case.loss.kind == "logistic":
+        return 1
+    if train.targets is None:
+        return None
+    if case.loss.kind == "mse":
+        return train.targets.shape[1]
+    return max(2, int(train.targets.max()) + 1)
+
+
+def _tracking_targets(case: Case, places: Places, train: Samples) -> Array | None:
+    """Tracking targets at the tracking points; piecewise linear between given slab ends."""
+    if case.loss.tracking == 0:
+        return None
+    entries, key, levels = case.data.tracking_targets, "data.tracking_targets", places.levels
+    samples, nodes = train.inputs.shape
+    if entries is None:
+        if train.targets is None:
+            raise case.error(key, "is missing, and so are data.targets", "one of them")
+        return train.targets[None]
+    if isinstance(entries, str):
+        shape = (levels.layers + 1, samples, nodes)
+        shapes: dict[tuple[str, ...], tuple[int | None, ...]]
+        shapes = {("layers + 1", "samples", "nodes"): shape}
+        ends = load_array(entries, case.folder, key, shapes, file=case.file)
+        fraction = np.tile(levels.scheme.tracking_points, levels.layers)[:, None, None]
+        slab = np.repeat(np.arange(levels.layers), len(levels.scheme.tracking_points))
+        return (1 - fraction) * ends[slab] + fraction * ends[slab + 1]
+    if len(entries) != samples:
+        raise case.error(key, f"has {len(entries)} entries", f"{samples}, one per sample")
+    t = levels.tracking_t[:, None]
+    rows = [
+        case.expression(f"{key}[{s}]", entry, ("x", "t")).evaluate(x=places.nodes[None], t=t)
+        for s, entry in enumerate(entries)
+    ]
+    return np.stack(rows, axis=1)
+
+
+def _given_kernel(case: Case, places: Places) -> Array | None:
+    text, nodes, levels = case.network.kernel, len(places.nodes), places.levels
+    if isinstance(text, bool):
+        return None
+    shapes = {
+        ("nodes", "nodes"): (nodes, nodes),
+        ("levels", "nodes", "nodes"): (levels.count, nodes, nodes),
+    }
+    values = field_array(
+        case,
+        "network.kernel",
+        text,
+        shapes,
+        x=places.nodes[None, :, None],
+        y=places.nodes[None, None],
+        t=levels.t[:, None, None],
+    )
+    return np.broadcast_to(values, (levels.count, nodes, nodes))
+
+
+def _given_bias(case: Case, places: Places) -> Array | None:
+    text, nodes, levels = case.network.bias, len(places.nodes), places.levels
+    if isinstance(text, bool):
+        return None
+    shapes: dict[tuple[str, ...], tuple[int | None, ...]]
+    shapes = {("nodes",): (nodes,), ("levels", "nodes"): (levels.count, nodes)}
+    values = field_array(
+        case, "network.bias", text, shapes, x=places.nodes[None], t=levels.t[:, None]
+    )
+    return np.broadcast_to(values, (levels.count, nodes))
+
+
+def _mask(case: Case, places: Places) -> Array | None:
+    text, nodes, key = case.network.kernel_mask, len(places.nodes), "network.kernel_mask"
+    if text is None:
+        return None
+    shapes = {("nodes", "nodes"): (nodes, nodes)}
+    mask = field_array(
+        case, key, text, shapes, x=places.nodes[:, None], y=places.nodes[None]
+    )
+    if not np.all((mask == 0) | (mask == 1)):
+        wrong = mask[(mask != 0) & (mask != 1)][0]
+        raise case.error(key, f"{wrong:g} is not 0 or 1", "0 and 1")
+    return mask
+
+
+def _initial_from_file(case: Case, places: Places) -> ControlValues | None:
+    initial = case.initial
+    if initial.kind != "file":
+        return None
+    nodes, count = len(places.nodes), places.levels.count
+    wanted: dict[str, Shapes] = {}
+    if case.network.kernel is True:
+        wanted["kernel"] = {("levels", "nodes", "nodes"): (count, nodes, nodes)}
+    if case.network.bias is True:
+        wanted["bias"] = {("levels", "nodes"): (count, nodes)}
+    if case.loss.train_outputs:
+        wanted["outputs"] = {("outputs", "nodes"): (None, nodes)}
+        wanted["offsets"] = {("outputs",): (None,)}
+    key, path = "solver.initial.path", initial.path
+    if split_reference(path) is None:
+        raise case.error(key, f'"{path}" is not an npz file', "a file such as solution.npz")
+    loaded = {
+        name: load_array(f"{path}:{name}", case.folder, key, shapes, file=case.file)
+        for name, shapes in wanted.items()
+    }
+    return ControlValues(**loaded)
