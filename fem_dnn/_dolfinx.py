@@ -33,9 +33,7 @@ def create_mesh_in_place(
             numbers count through the ranks' shares in rank order.
         element: Coordinate element (UFL).
     """
-    return dolfinx.mesh.create_mesh(
-        comm, cells=cells, x=points, e=element, partitioner=_keep_cells
-    )
+    return dolfinx.mesh.create_mesh(comm, cells=cells, x=points, e=element, partitioner=_keep_cells)
 
 
 def geometry_cells(mesh: dolfinx.mesh.Mesh) -> NDArray[np.int32]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fem_dnn.slab import solve_stages
+from fem_dnn.slab import combine, solve_stages
 from fem_dnn.state import LayerWeights, Network, StateTrajectory, TangentTrajectory
 
 Array = NDArray[np.float64]
@@ -76,8 +76,8 @@ def _march_back(
         adjoint.ends[n] = adjoint.ends[n + 1]
         if len(residuals):
             r = residuals[n * points : (n + 1) * points]
-            start = start + tau * np.tensordot(feed, r, axes=1)
-            adjoint.ends[n] += tau * np.tensordot(scheme.tracking_weights, r, axes=1)
+            start = start + tau * combine(feed, r)
+            adjoint.ends[n] += tau * combine(scheme.tracking_weights, r)
 
         driven = 0.0 if source is None else source(slab)
 
@@ -92,9 +92,9 @@ def _march_back(
             scheme.adjoint_stages, interval, start, slopes, guess, network.space.sum
         )
         adjoint.levels[part] = P
-        adjoint.ends[n] += tau * np.tensordot(scheme.weights, slope, axes=1)
+        adjoint.ends[n] += tau * combine(scheme.weights, slope)
         if not scheme.explicit:
-            guess = np.tensordot(backwards, slope, axes=1)
+            guess = combine(backwards, slope)
     return adjoint
 
 

@@ -1,7 +1,7 @@
 """From a case to the learning problem: the one place where all parts meet.
 
-    case -> DepthWidthMesh -> WidthSpace, DepthLevels -> Network
-         -> Ingredients (arrays)            -> LearningProblem -> Model
+case -> DepthWidthMesh -> WidthSpace, DepthLevels -> Network
+     -> Ingredients (arrays)            -> LearningProblem -> Model
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fem_dnn import mesh as meshes
 from fem_dnn.activations import ACTIVATIONS, Activation
 from fem_dnn.case import Case, on_root
-from fem_dnn.case.domain import Interval
+from fem_dnn.case.domain import Interval, WidthFile
 from fem_dnn.controls import ControlSpace, ControlValues, local_mask
 from fem_dnn.datasets import Scaling
 from fem_dnn.depth import SCHEMES, DepthLevels
@@ -35,6 +35,7 @@ Array = NDArray[np.float64]
 def make_mesh(case: Case, comm: MPI.Comm) -> DepthWidthMesh:
     """The depth-width mesh of a case."""
     width, depth = case.mesh.width, np.array(case.mesh.depth.slab_ends)
+    assert not isinstance(width, WidthFile), "refused when the case is read"
     if isinstance(width, Interval):
         domain = meshes.interval(comm, width.cells, start=width.start, length=width.length)
     else:
@@ -63,13 +64,14 @@ class Discretisation:
         Raises:
             BadInput: There are fewer width cells than ranks.
         """
-        width = case.mesh.width
-        cells = int(np.prod(width.cells))
-        if cells < comm.size:
-            raise case.error(
-                "mesh.width.cells", f"are {cells} for {comm.size} ranks", "a cell per rank or more"
-            )
         mesh = make_mesh(case, comm)
+        index_map = mesh.width.topology.index_map(mesh.width.topology.dim)
+        if index_map.size_global < comm.size:
+            raise case.error(
+                "mesh.width.cells",
+                f"are {index_map.size_global} for {comm.size} ranks",
+                "a cell per rank or more",
+            )
         space = WidthSpace(mesh.width, case.network.width_degree)
         return cls(mesh, space, DepthLevels(SCHEMES[case.network.depth_scheme], mesh.depth_points))
 
@@ -160,9 +162,7 @@ class Model:
         test = self.ingredients.test
         if test is None or not self.classifies or at.output_layer is None:
             return None
-        return self.accuracy(
-            self.outputs_of(self.terminal_state(at, test), at.output_layer), test
-        )
+        return self.accuracy(self.outputs_of(self.terminal_state(at, test), at.output_layer), test)
 
 
 def predicted_labels(case: Case, outputs: Array) -> Array:
@@ -201,7 +201,12 @@ def assemble(
     network = Network(space, levels, activation or ACTIVATIONS[case.network.activation])
     given = _given(network, ingredients)
     return Model(
-        case, discretisation, ingredients, network, given, _problem(case, network, given, ingredients)
+        case,
+        discretisation,
+        ingredients,
+        network,
+        given,
+        _problem(case, network, given, ingredients),
     )
 
 
@@ -231,7 +236,9 @@ def _problem(
         network.levels,
         kernel=case.network.kernel is True,
         bias=case.network.bias is True,
-        outputs=len(ingredients.outputs) if train_outputs and ingredients.outputs is not None else 0,
+        outputs=len(ingredients.outputs)
+        if train_outputs and ingredients.outputs is not None
+        else 0,
         mask=ingredients.mask,
     )
     layer = None
@@ -245,9 +252,7 @@ def _problem(
             "logistic": lambda: targets[None],
             "softmax": lambda: np.eye(len(layer.offsets))[:, targets.astype(int)],
         }[case.loss.kind]()
-        loss = OutputLoss(
-            space, POINTWISE[case.loss.kind], columns, weights, case.loss.weight
-        )
+        loss = OutputLoss(space, POINTWISE[case.loss.kind], columns, weights, case.loss.weight)
     tracking = None
     if ingredients.tracking is not None:
         local = space.from_file_order(ingredients.tracking).transpose(0, 2, 1)
@@ -277,8 +282,9 @@ def _given_regularization(case: Case, network: Network, given: LayerWeights) -> 
     space, omega = network.space, network.levels.weights
     value = 0.0
     if given.operator is not None:
-        value += 0.5 * case.regularization.kernel * np.sum(given.operator.coefficients**2)
+        squares = float(np.sum(given.operator.coefficients**2))
+        value += 0.5 * case.regularization.kernel * squares
     if given.bias is not None:
-        squares = omega @ given.bias[:, :, 0] ** 2 @ space.local_weights
+        squares = float(omega @ given.bias[:, :, 0] ** 2 @ space.local_weights)
         value += 0.5 * case.regularization.bias * squares
     return float(space.sum(np.array(value)))

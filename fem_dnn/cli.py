@@ -116,7 +116,7 @@ def solve(
     """Solve the learning problem."""
     from fem_dnn import commands
 
-    _run(commands.solve, case, json, out, set_, quiet)
+    _run(lambda read, request: commands.solve(read, request).result, case, json, out, set_, quiet)
 
 
 @app.command()
@@ -133,10 +133,14 @@ def predict(
     """Run a trained network on the inputs of a case."""
     from fem_dnn import commands
 
-    def work(read: Case, request: Request) -> dict[str, Any]:
-        return commands.predict(result_dir, read, request)
-
-    _run(work, case, json, out, set_, quiet)
+    _run(
+        lambda read, request: commands.predict(result_dir, read, request),
+        case,
+        json,
+        out,
+        set_,
+        quiet,
+    )
 
 
 @app.command()
@@ -166,8 +170,7 @@ def validate(case: CaseFile, set_: Overrides = None, quiet: Quiet = False) -> No
         space, levels = model.network.space, model.network.levels
         samples = len(model.ingredients.train.inputs)
         print(
-            f"{case}: good ({samples} samples, {space.n_nodes} width nodes, "
-            f"{levels.layers} layers)"
+            f"{case}: good ({samples} samples, {space.n_nodes} width nodes, {levels.layers} layers)"
         )
 
 
@@ -204,7 +207,8 @@ def demo(
     from fem_dnn import demos
 
     if name is None:
-        demos.show_list()
+        for known, title in demos.available().items():
+            print(f"{known:12} {title}")
     else:
         demos.run(name, out, quiet=quiet)
 
@@ -220,9 +224,9 @@ def doctor(json: JsonFile = None) -> None:
     if MPI.COMM_WORLD.rank:
         return
     if json != "-":
-        examination.render(report)
+        print(examination.render(report))
     if json is not None:
-        _write_result(json, examination.as_dict(report))
+        _write_result(json, report.as_dict())
 
 
 Work = Callable[["Case", "Request"], dict[str, Any]]
@@ -249,6 +253,8 @@ def _run(
     case = read_case_collectively(comm, case_file, overrides or ())
     if json not in (None, "-"):
         on_root(comm, lambda: _require_folder(Path(str(json))))
+    if json == "-":
+        _reserve_stdout()
     console = None
     if comm.rank == 0 and not quiet:
         console = Console(stderr=json == "-", soft_wrap=True)
@@ -256,6 +262,7 @@ def _run(
     if json is not None:
         on_root(comm, lambda: _write_result(json, result))
     if console is not None and (json != "-" or summary is None):
+        # With --json - the console is standard error.
         console.print((summary or _summary)(result), highlight=False, markup=False)
         if out is not None:
             console.print(f"written to {out}", highlight=False, markup=False)
@@ -268,12 +275,27 @@ def _require_folder(path: Path) -> None:
         raise BadInput(None, "--json", f"{path.parent} is not a folder", "an existing folder")
 
 
+_stdout = 1
+"""File descriptor of the standard output that the result goes to."""
+
+
+def _reserve_stdout() -> None:
+    """Keep standard output for the result: whatever else is printed there goes to standard error.
+
+    Also what PETSc prints (-snes_monitor), which knows nothing of Python's sys.stdout.
+    """
+    global _stdout
+    sys.stdout.flush()
+    _stdout = os.dup(1)
+    os.dup2(2, 1)
+
+
 def _write_result(json: str, result: dict[str, Any]) -> None:
     from fem_dnn.results import as_json, write_json
 
     if json == "-":
-        sys.stdout.write(as_json(result))
-        sys.stdout.flush()
+        with os.fdopen(_stdout, "w", closefd=False) as stdout:
+            stdout.write(as_json(result))
         return
     try:
         write_json(Path(json), result)
@@ -287,6 +309,8 @@ def _summary(result: dict[str, Any]) -> str:
     if "converged" in result:
         word = "converged" if result["converged"] else "NOT CONVERGED"
         lines.append(f"{word}: {result['reason']}")
+    if "samples" in result:
+        lines.append(f"{result['samples']} samples predicted")
     if "objective" in result:
         parts = f"loss {result['loss']:.10g}, regularization {result['regularization']:.10g}"
         lines.append(f"objective {result['objective']:.12g} ({parts})")

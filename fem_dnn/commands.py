@@ -16,8 +16,16 @@ import numpy as np
 from mpi4py import MPI
 from rich.console import Console
 
+from fem_dnn.activations import Activation
 from fem_dnn.assembly import Discretisation, Model, assemble, predicted_labels
-from fem_dnn.case import Case, load_array, on_root, require_given_controls, require_learning_problem
+from fem_dnn.case import (
+    Case,
+    load_array,
+    on_root,
+    read_case_collectively,
+    require_given_controls,
+    require_learning_problem,
+)
 from fem_dnn.datasets import Scaling
 from fem_dnn.errors import BadInput
 from fem_dnn.losses import OutputLayer
@@ -37,6 +45,8 @@ from fem_dnn.solvers import METHODS, Solution, Tolerances
 from fem_dnn.state import LayerWeights, solve_state
 
 Result = dict[str, Any]
+CaseLike = Case | str | Path | Mapping[str, Any]
+"""A case, its file, or its tables."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +91,10 @@ class Request:
             self.console.print(text, highlight=False)
 
 
-def forward(case: Case, request: Request) -> Result:
-    """Solve the forward problem for given controls."""
+def forward(case: CaseLike, request: Request | None = None) -> Result:
+    """Solve the forward problem for given controls (collective)."""
+    request = request or Request()
+    case = _read(case, request)
     require_given_controls(case)
     request.prepare_out()
     model = assemble(case, request.comm)
@@ -122,17 +134,50 @@ def forward(case: Case, request: Request) -> Result:
     return result
 
 
-def solve(case: Case, request: Request) -> Result:
-    """Solve the learning problem."""
-    result, _ = solve_model(case, request)
-    return result
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A case that has been solved.
+
+    Attributes:
+        model: The case made ready.
+        solution: The solver's outcome; None where the state equation could not be solved.
+        result: The JSON result.
+    """
+
+    model: Model
+    solution: Solution | None
+    result: Result
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The arrays of `solution.npz`, in file order (collective).
+
+        Raises:
+            ValueError: There is no solution.
+        """
+        if self.solution is None:
+            raise ValueError(f"there is no solution: {self.result['reason']}")
+        return solution_arrays(self.model, self.solution.at)
 
 
-def solve_model(case: Case, request: Request) -> tuple[Result, Solution | None]:
-    """Solve the learning problem; the result and the solution (None after a slab failure)."""
+def solve(
+    case: CaseLike, request: Request | None = None, *, activation: Activation | None = None
+) -> Run:
+    """Solve the learning problem of a case (collective).
+
+    Args:
+        case: A case, its file, or its tables.
+        request: Output folder, PETSc options, console, communicator; the default is silent.
+        activation: A user's own activation instead of the case's.
+
+    Raises:
+        BadInput: The case is wrong; the same on all ranks.
+    """
+    request = request or Request()
+    case = _read(case, request)
     require_learning_problem(case)
     request.prepare_out()
-    model = assemble(case, request.comm)
+    model = assemble(case, request.comm, activation=activation)
     assert model.problem is not None
     _announce(model, request)
     progress = Progress(request.console)
@@ -147,7 +192,7 @@ def solve_model(case: Case, request: Request) -> tuple[Result, Solution | None]:
             options=request.options,
         )
     except SlabFailure as failure:
-        return _failed(model, failure, request), None
+        return Run(model, None, _failed(model, failure, request))
     progress.close()
     result = solution_result(model, solution, request.options)
     if request.out is not None:
@@ -156,11 +201,22 @@ def solve_model(case: Case, request: Request) -> tuple[Result, Solution | None]:
         _draw(model, request, arrays, result["history"])
         _draw_confusion(model, request, solution.at)
         _write_paraview(model, request, solution.at.state.ends)
-    return result, solution
+    return Run(model, solution, result)
 
 
-def nodes(case: Case, request: Request) -> Result:
-    """The width nodes and the control levels, for making arrays."""
+def _read(case: CaseLike, request: Request) -> Case:
+    """A case from whatever names it."""
+    if isinstance(case, Case):
+        return case
+    if isinstance(case, Mapping):
+        return Case.parse(case)
+    return read_case_collectively(request.comm, case)
+
+
+def nodes(case: CaseLike, request: Request | None = None) -> Result:
+    """The width nodes and the control levels, for making arrays (collective)."""
+    request = request or Request()
+    case = _read(case, request)
     request.prepare_out()
     discretisation = Discretisation.of(case, request.comm)
     space, levels = discretisation.space, discretisation.levels
@@ -175,8 +231,10 @@ def nodes(case: Case, request: Request) -> Result:
     return {name: values.tolist() for name, values in arrays.items()}
 
 
-def predict(result_dir: Path, case: Case, request: Request) -> Result:
-    """Run a trained network on the inputs of a case."""
+def predict(result_dir: Path | str, case: CaseLike, request: Request | None = None) -> Result:
+    """Run a trained network on the inputs of a case (collective)."""
+    request, result_dir = request or Request(), Path(result_dir)
+    case = _read(case, request)
     request.prepare_out()
     trained = on_root(request.comm, lambda: _read_trained(result_dir))
     model = assemble(case, request.comm, scaling=trained.get("scaling"))
@@ -316,7 +374,7 @@ def _read_trained(result_dir: Path) -> dict[str, Any]:
         names = set(arrays.files)
         if names >= {"outputs", "offsets"}:
             trained |= {"outputs": arrays["outputs"], "offsets": arrays["offsets"]}
-        if any(name.startswith("scaling_") for name in names):
+        if "feature_shift" in names:
             trained["scaling"] = Scaling.from_arrays(arrays)
     return trained
 

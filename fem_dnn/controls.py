@@ -87,7 +87,7 @@ class ControlSpace:
         self.outputs = outputs
         n, N, count = space.n_local, space.n_nodes, levels.count
         self.mask = local_mask(space, mask) if kernel and mask is not None else None
-        """Where the kernel may differ from 0, [y, x], shape (n_nodes, n_local); None: everywhere."""
+        """Where the kernel may differ from 0, [y, x], (n_nodes, n_local); None: everywhere."""
         entries = N * n if self.mask is None else int(self.mask.sum())
         sizes = {
             "kernel": count * entries if kernel else 0,
@@ -143,7 +143,10 @@ class ControlSpace:
         """The local vector of controls given by nodal values; absent parts are zero."""
         space, omega = self.space, self.levels.weights
         root = space.sqrt_weights[space.owned]
-        kernel = bias = outputs = offsets = None
+        kernel: Array | None = None
+        bias: Array | None = None
+        outputs: Array | None = None
+        offsets: Array | None = None
         if self.has_kernel:
             kernel = np.zeros((self.levels.count, space.n_nodes, space.n_local))
             if values.kernel is not None:
@@ -184,7 +187,7 @@ class ControlSpace:
         return float(np.sqrt(self.dot(a, a)))
 
     def random(self, seed: int, scale: float = 1.0) -> Array:
-        """scale * standard normal nodal values: kernel [level, x, y] first, then bias, file order."""
+        """Standard normal values times scale: kernel [level, x, y], then bias, in file order."""
         rng = np.random.default_rng(seed)
         count, N = self.levels.count, self.space.n_nodes
         kernel = scale * rng.standard_normal((count, N, N)) if self.has_kernel else None
@@ -203,7 +206,8 @@ class ControlSpace:
                 rng.standard_normal(K) if K else None,
             )
         )
-        return direction / self.norm(direction)
+        direction /= self.norm(direction)
+        return direction
 
     def constant(self, kernel: float = 0.0, bias: float = 0.0) -> Array:
         """The control a = kernel, b = bias."""

@@ -3,7 +3,7 @@
 With a nodal basis at the q + 1 Gauss-Legendre points of a slab and the nonlinear term integrated
 at these points, the weak form of theory.md section 1 reads on a slab of thickness tau
 
-    G F = e f(t_n^-) + tau W sigma(U),     G_ij = (phi_i, phi_j') + phi_i(0) phi_j(0),  e_i = phi_i(0).
+    G F = e f(t_n^-) + tau W sigma(U),   G_ij = (phi_i, phi_j') + e_i e_j,  e_i = phi_i(0).
 
 As G 1 = e, this is the Runge-Kutta method with stages at the Gauss points
 
@@ -91,14 +91,14 @@ def dg_time_matrix(degree: int) -> Array:
     """G_ij = int_0^1 phi_i phi_j' dt + phi_i(0) phi_j(0) for the nodal basis at Gauss points."""
     points, weights = gauss_legendre(degree + 1)
     basis = lagrange_basis(points)
-    derivative = np.stack([phi.deriv()(points) for phi in basis], axis=1)
-    at_start = np.array([phi(0.0) for phi in basis])
+    derivative: Array = np.stack([phi.deriv()(points) for phi in basis], axis=1)
+    at_start: Array = np.array([phi(0.0) for phi in basis])
     return weights[:, None] * derivative + np.outer(at_start, at_start)
 
 
 def _dg(degree: int) -> DepthScheme:
     points, weights = gauss_legendre(degree + 1)
-    stages = np.linalg.solve(dg_time_matrix(degree), np.diag(weights))
+    stages = np.asarray(np.linalg.solve(dg_time_matrix(degree), np.diag(weights)), np.float64)
     return DepthScheme(
         f"dg{degree}", points, weights, stages, points, weights, stages, 2 * degree + 1
     )
@@ -133,7 +133,7 @@ class DepthLevels:
     @cached_property
     def steps(self) -> Array:
         """Slab thicknesses, shape (layers,)."""
-        return np.diff(self.points)
+        return np.subtract(self.points[1:], self.points[:-1])
 
     @property
     def layers(self) -> int:

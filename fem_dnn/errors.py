@@ -14,7 +14,7 @@ class FemDnnError(Exception):
     """Base of all errors of this package that are addressed to its user."""
 
 
-class BadInput(FemDnnError):  # noqa: N818 (the contract's own term)
+class BadInput(FemDnnError):
     """Input that cannot be used; its text is one line: file, key, what is wrong, what is allowed.
 
     Attributes:

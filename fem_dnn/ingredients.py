@@ -146,7 +146,7 @@ def _given_targets(case: Case, places: Places, samples: int) -> Array:
         functions = entries if isinstance(entries, str) else tuple(map(str, entries))
         return functions_array(case, key, functions, x=places.nodes, count=samples)
     if isinstance(entries, str):
-        shapes: dict[tuple[str, ...], tuple[int | None, ...]] = {("samples",): (samples,)}
+        shapes: Shapes = {("samples",): (samples,)}
         if kind == "mse":
             shapes = {("samples", "outputs"): (samples, None), **shapes}
         values = load_array(entries, case.folder, key, shapes, file=case.file)
@@ -168,7 +168,7 @@ def _sample_weights(case: Case, samples: int) -> Array:
     if entries is None:
         return np.full(samples, 1.0 / samples)
     if isinstance(entries, str):
-        shapes = {("samples",): (samples,)}
+        shapes: Shapes = {("samples",): (samples,)}
         weights = load_array(entries, case.folder, key, shapes, file=case.file)
     else:
         weights = np.array(entries, dtype=np.float64)
@@ -179,9 +179,7 @@ def _sample_weights(case: Case, samples: int) -> Array:
     return weights
 
 
-def _output_layer(
-    case: Case, places: Places, train: Samples
-) -> tuple[Array | None, Array | None]:
+def _output_layer(case: Case, places: Places, train: Samples) -> tuple[Array | None, Array | None]:
     loss, key = case.loss, "loss.outputs"
     if loss.kind == "l2":
         return None, None
@@ -233,8 +231,7 @@ def _tracking_targets(case: Case, places: Places, train: Samples) -> Array | Non
         return train.targets[None]
     if isinstance(entries, str):
         shape = (levels.layers + 1, samples, nodes)
-        shapes: dict[tuple[str, ...], tuple[int | None, ...]]
-        shapes = {("layers + 1", "samples", "nodes"): shape}
+        shapes: Shapes = {("layers + 1", "samples", "nodes"): shape}
         ends = load_array(entries, case.folder, key, shapes, file=case.file)
         fraction = np.tile(levels.scheme.tracking_points, levels.layers)[:, None, None]
         slab = np.repeat(np.arange(levels.layers), len(levels.scheme.tracking_points))
@@ -253,7 +250,7 @@ def _given_kernel(case: Case, places: Places) -> Array | None:
     text, nodes, levels = case.network.kernel, len(places.nodes), places.levels
     if isinstance(text, bool):
         return None
-    shapes = {
+    shapes: Shapes = {
         ("nodes", "nodes"): (nodes, nodes),
         ("levels", "nodes", "nodes"): (levels.count, nodes, nodes),
     }
@@ -273,8 +270,7 @@ def _given_bias(case: Case, places: Places) -> Array | None:
     text, nodes, levels = case.network.bias, len(places.nodes), places.levels
     if isinstance(text, bool):
         return None
-    shapes: dict[tuple[str, ...], tuple[int | None, ...]]
-    shapes = {("nodes",): (nodes,), ("levels", "nodes"): (levels.count, nodes)}
+    shapes: Shapes = {("nodes",): (nodes,), ("levels", "nodes"): (levels.count, nodes)}
     values = field_array(
         case, "network.bias", text, shapes, x=places.nodes[None], t=levels.t[:, None]
     )
@@ -285,10 +281,8 @@ def _mask(case: Case, places: Places) -> Array | None:
     text, nodes, key = case.network.kernel_mask, len(places.nodes), "network.kernel_mask"
     if text is None:
         return None
-    shapes = {("nodes", "nodes"): (nodes, nodes)}
-    mask = field_array(
-        case, key, text, shapes, x=places.nodes[:, None], y=places.nodes[None]
-    )
+    shapes: Shapes = {("nodes", "nodes"): (nodes, nodes)}
+    mask = field_array(case, key, text, shapes, x=places.nodes[:, None], y=places.nodes[None])
     if not np.all((mask == 0) | (mask == 1)):
         wrong = mask[(mask != 0) & (mask != 1)][0]
         raise case.error(key, f"{wrong:g} is not 0 or 1", "0 and 1")

@@ -58,10 +58,17 @@ class LossPoint(Protocol):
             (K, n_local) and (K,); None for losses without output layer.
     """
 
-    values: Array
-    terminal: Array
-    functions: Array | None
-    offsets: Array | None
+    @property
+    def values(self) -> Array: ...
+
+    @property
+    def terminal(self) -> Array: ...
+
+    @property
+    def functions(self) -> Array | None: ...
+
+    @property
+    def offsets(self) -> Array | None: ...
 
     def tangent(self, df: Array, layer: OutputLayer | None) -> LossTangent:
         """Derivative in the direction df, shape (n_local, samples), and that of the layer."""

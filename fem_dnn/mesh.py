@@ -49,7 +49,7 @@ def rectangle(
     start: Sequence[float] = (0.0, 0.0),
     length: Sequence[float] = (1.0, 1.0),
 ) -> dolfinx.mesh.Mesh:
-    """Width mesh of a rectangle with cells[0] x cells[1] quadrilaterals, first coordinate fastest."""
+    """Width mesh of a rectangle, cells[0] x cells[1] quadrilaterals, first coordinate fastest."""
     nx, ny = cells
     mine = np.arange(nx * ny, dtype=np.int64)[_share(nx * ny, comm)]
     corner = mine % nx + (nx + 1) * (mine // nx)
@@ -81,9 +81,7 @@ class DepthWidthMesh:
         object.__setattr__(self, "depth_points", points)
 
     @classmethod
-    def uniform(
-        cls, width: dolfinx.mesh.Mesh, *, depth: float, layers: int
-    ) -> DepthWidthMesh:
+    def uniform(cls, width: dolfinx.mesh.Mesh, *, depth: float, layers: int) -> DepthWidthMesh:
         """The cylinder with `layers` equal slabs over a depth T = `depth`."""
         return cls(width, depth * np.arange(layers + 1) / layers)
 
@@ -146,7 +144,7 @@ class DepthWidthMesh:
         n_cells = self.width.topology.index_map(self.width.topology.dim).size_local
         cylinder = self.cylinder
         original = cylinder.topology.original_cell_index
-        first = self.comm.exscan(n_cells * self.layers) or 0
+        first = sum(self.comm.allgather(n_cells * self.layers)[: self.comm.rank])
         local = np.empty(n_cells * self.layers, dtype=np.int32)
         local[np.asarray(original) - first] = np.arange(len(original), dtype=np.int32)
         return local.reshape(n_cells, self.layers)

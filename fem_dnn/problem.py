@@ -155,10 +155,11 @@ class Linearisation:
             levels, space = problem.network.levels, problem.network.space
             omega = np.outer(levels.steps, levels.scheme.tracking_weights).ravel()
             misfit = self._misfit
-            squares = np.einsum("k,n,kns,kns->s", omega, space.local_weights, misfit, misfit,
-                                optimize=True)
-            value += 0.5 * problem.tracking.weight * float(
-                problem.sample_weights @ space.sum(squares)
+            squares = np.einsum(
+                "k,n,kns,kns->s", omega, space.local_weights, misfit, misfit, optimize=True
+            )
+            value += (
+                0.5 * problem.tracking.weight * float(problem.sample_weights @ space.sum(squares))
             )
         return value
 
@@ -234,9 +235,7 @@ class Linearisation:
             loss.terminal,
             self._tracked(tangent.tracked),
         )
-        kernel = self._kernel_part(
-            [(second.q, self.state.gathered), (adjoint.q, tangent.gathered)]
-        )
+        kernel = self._kernel_part([(second.q, self.state.gathered), (adjoint.q, tangent.gathered)])
         return self._assemble(
             direction, kernel, self._bias_part(second.q), loss.functions, loss.offsets
         )

@@ -25,7 +25,7 @@ from fem_dnn.state import LayerWeights, StateTrajectory
 Array = NDArray[np.float64]
 
 
-def write_whole(path: Path, write: Callable[[BinaryIO], None]) -> None:
+def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Write a file so that it is never seen half-written.
 
     Args:
@@ -48,7 +48,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], None]) -> None:
 def write_json(path: Path, result: Mapping[str, Any]) -> None:
     """Write a result as JSON, whole or not at all."""
     text = as_json(result)
-    write_whole(path, lambda file: file.write(text.encode()) and None)
+    write_whole(path, lambda file: file.write(text.encode()))
 
 
 def as_json(result: Mapping[str, Any]) -> str:

@@ -29,6 +29,17 @@ MAX_ITERATIONS = 60
 MEMORY = 6
 
 
+def combine(coefficients: Array, levels: Array) -> Array:
+    """Linear combinations of what stands at a slab's levels.
+
+    Args:
+        coefficients: Shape (levels,) or (results, levels).
+        levels: Shape (levels, n_local, samples).
+    """
+    flat: Array = coefficients @ levels.reshape(len(levels), -1)
+    return flat.reshape(*coefficients.shape[:-1], *levels.shape[1:])
+
+
 class SlabFailure(FemDnnError):
     """An implicit slab has not been solved.
 
@@ -47,7 +58,11 @@ class SlabFailure(FemDnnError):
 
 
 def solve_stages(
-    tableau: Array, interval: tuple[float, float], start: Array, slopes: Slopes, guess: Array,
+    tableau: Array,
+    interval: tuple[float, float],
+    start: Array,
+    slopes: Slopes,
+    guess: Array,
     sum_over_ranks: Sum,
 ) -> tuple[Array, Array]:
     """Solve Y = start + tau A slopes(Y) on one slab.
@@ -71,7 +86,7 @@ def solve_stages(
         return start, slopes(start)
 
     def image(z: Array) -> Array:
-        return start + (tau * tableau @ z.reshape(len(z), -1)).reshape(z.shape)
+        return start + combine(tau * tableau, z)
 
     mixing = _AndersonMixing(start.shape, sum_over_ranks)
     Y = image(guess)
@@ -102,7 +117,9 @@ def solve_stages(
 def _dots(f: Array, g: Array) -> Array:
     """Products per sample: (levels, nodes, samples) with itself or a stack of such."""
     samples = f.shape[-1]
-    return np.einsum("...is,is->...s", f.reshape(*f.shape[:-3], -1, samples), g.reshape(-1, samples))
+    return np.einsum(
+        "...is,is->...s", f.reshape(*f.shape[:-3], -1, samples), g.reshape(-1, samples)
+    )
 
 
 class _AndersonMixing:

@@ -2,7 +2,8 @@
 
 Both are marched slab by slab with the depth scheme's tableau:
 
-    U_i = K_i F_i + b_i,   F_i = f_n + tau sum_j A_ij sigma(U_j),   f_{n+1} = f_n + tau sum_j w_j sigma(U_j).
+    U_i = K_i F_i + b_i,
+    F_i = f_n + tau sum_j A_ij sigma(U_j),     f_{n+1} = f_n + tau sum_j w_j sigma(U_j).
 
 Arrays are ordered (level, node, sample).
 """
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from fem_dnn.activations import Activation
 from fem_dnn.depth import DepthLevels
 from fem_dnn.nonlocal_operator import NonlocalOperator
-from fem_dnn.slab import solve_stages
+from fem_dnn.slab import combine, solve_stages
 from fem_dnn.width import WidthSpace
 
 Array = NDArray[np.float64]
@@ -78,7 +79,7 @@ class TangentTrajectory:
 def _march(network: Network, start: Array, slopes_of_slab, tracked: Array, ends: Array) -> None:  # type: ignore[no-untyped-def]
     """March d_t y = slope from y(0) = start, filling `ends` and `tracked`."""
     levels, scheme = network.levels, network.levels.scheme
-    guess = np.zeros((scheme.levels, *start.shape))
+    guess: Array = np.zeros((scheme.levels, *start.shape))
     ends[0] = start
     points = len(scheme.tracking_points)
     for n, tau in enumerate(levels.steps):
@@ -87,12 +88,12 @@ def _march(network: Network, start: Array, slopes_of_slab, tracked: Array, ends:
         _, slopes = solve_stages(
             scheme.stages, interval, incoming, slopes_of_slab(n), guess, network.space.sum
         )
-        ends[n + 1] = ends[n] + tau * np.tensordot(scheme.weights, slopes, axes=1)
+        ends[n + 1] = ends[n] + tau * combine(scheme.weights, slopes)
         if len(tracked):
-            inside = tau * np.tensordot(scheme.tracking_stages, slopes, axes=1)
+            inside = tau * combine(scheme.tracking_stages, slopes)
             tracked[n * points : (n + 1) * points] = ends[n] + inside
         if not scheme.explicit:
-            guess = np.tensordot(scheme.extrapolation, slopes, axes=1)
+            guess = combine(scheme.extrapolation, slopes)
 
 
 def solve_state(

@@ -176,8 +176,15 @@ def mode_defect(problem: LearningProblem, control: Array, direction: Array) -> f
         misfit = at.state.tracked - problem.tracking.targets
         forward += problem.tracking.weight * float(
             space.sum(
-                np.einsum("k,n,kns,kns,s->", depth_weights, space.local_weights, misfit,
-                          tangent.tracked, w, optimize=True)
+                np.einsum(
+                    "k,n,kns,kns,s->",
+                    depth_weights,
+                    space.local_weights,
+                    misfit,
+                    tangent.tracked,
+                    w,
+                    optimize=True,
+                )
             )
         )
     penalty = np.zeros_like(control)
@@ -204,4 +211,3 @@ def verify(problem: LearningProblem, control: Array, *, seed: int = 0) -> Deriva
         adjoint_defect(problem, control, d, seed),
         mode_defect(problem, control, d),
     )
-

@@ -1,8 +1,9 @@
-"""The state equation's weak form in UFL on the depth-width cylinder: it defines the discrete problem.
+"""The state equation's weak form in UFL on the depth-width cylinder: the discrete problem.
 
 Discontinuous in depth, upwind at the slab faces (theory.md section 1): find f such that for all v
 
-    sum_n int_{I_n} int_Y (d_t f - sigma(u)) v dx dt + sum_{n>=1} int_Y (f(t_n^+) - f(t_n^-)) v(t_n^+) dx
+    sum_n int_{I_n} int_Y (d_t f - sigma(u)) v dx dt
+      + sum_{n>=1} int_Y (f(t_n^+) - f(t_n^-)) v(t_n^+) dx
       + int_Y (f(0^+) - f_I) v(0^+) dx = 0,            u = Kf + b.
 
 The trial space is the product of a depth element (degree q, nodal at Gauss-Legendre points) and
@@ -88,8 +89,17 @@ def cylinder_element(
     M += [[np.eye(len(nodes)).reshape(len(nodes), 1, len(nodes), 1)]]
     x, M = x + [[]] * (3 - dim), M + [[]] * (3 - dim)
     element = basix.ufl.custom_element(
-        cell_type, [], wcoeffs, x, M, 0, basix.MapType.identity, basix.SobolevSpace.L2,
-        True, min(degrees), highest,
+        cell_type,
+        [],
+        wcoeffs,
+        x,
+        M,
+        0,
+        basix.MapType.identity,
+        basix.SobolevSpace.L2,
+        True,
+        min(degrees),
+        highest,
     )
     return element, nodes, _rule(nodes, degrees)
 
@@ -97,9 +107,9 @@ def cylinder_element(
 def _rule(nodes: Array, degrees: list[int]) -> Array:
     """Weights of the tensor Gauss-Legendre rule at its nodes."""
     weights = np.ones(len(nodes))
-    for coordinate, degree in zip(nodes.T, degrees, strict=True):
+    for axis, degree in enumerate(degrees):
         points, w = gauss_legendre(degree + 1)
-        weights *= w[np.argmin(np.abs(coordinate[:, None] - points), axis=1)]
+        weights *= w[np.argmin(np.abs(nodes[:, axis, None] - points), axis=1)]
     return weights
 
 
@@ -182,9 +192,7 @@ def _d_t(f: ufl.core.expr.Expr, space: CylinderSpace) -> ufl.core.expr.Expr:
     return ufl.grad(f)[space.mesh.cylinder.geometry.dim - 1]
 
 
-def transport_form(
-    space: CylinderSpace, f: ufl.core.expr.Expr, v: ufl.core.expr.Expr
-) -> ufl.Form:
+def transport_form(space: CylinderSpace, f: ufl.core.expr.Expr, v: ufl.core.expr.Expr) -> ufl.Form:
     """sum_n int d_t f v + sum_{n>=1} int [f] v(t_n^+) + int f(0^+) v(0^+): D = D_t x M_x."""
     volume = _d_t(f, space) * v * space.dx
     jumps = (f("+") - f("-")) * v("+") * space.dS
@@ -199,11 +207,9 @@ def state_form(
     v: ufl.core.expr.Expr,
     activation: str,
 ) -> ufl.Form:
-    """The weak form of the state equation, for a pre-activation u = Kf + b given as a coefficient."""
+    """The weak form of the state equation, the pre-activation u = Kf + b being a coefficient."""
     sigma = UFL_ACTIVATIONS[activation](u)
-    return (
-        transport_form(space, f, v) - sigma * v * space.dx_nodal - inputs * v * space.ds_start
-    )
+    return transport_form(space, f, v) - sigma * v * space.dx_nodal - inputs * v * space.ds_start
 
 
 def adjoint_transport_form(

@@ -27,10 +27,7 @@ Array = NDArray[np.float64]
 def width_element(cell: str, degree: int) -> basix.ufl._ElementBase:
     """Discontinuous nodal element of the given degree; Gauss-Legendre nodes from degree 1 on."""
     variant = basix.LagrangeVariant.gl_isaac if degree else basix.LagrangeVariant.legendre
-    return basix.ufl.element(
-        "Lagrange", cell, degree, lagrange_variant=variant, discontinuous=True
-    )
-
+    return basix.ufl.element("Lagrange", cell, degree, lagrange_variant=variant, discontinuous=True)
 
 
 class WidthSpace:
@@ -135,12 +132,14 @@ class WidthSpace:
         return everything
 
     def scatter_sum(self, everywhere: Array) -> Array:
-        """Sum over ranks, each keeping its rows: (n_nodes, ...) -> (n_local, ...); transposes `gather`."""
+        """Sum over ranks, each keeping its rows, (n_nodes, ...) -> (n_local, ...): `gather`'s transpose."""
         if self.comm.size == 1:
             return everywhere
         row = int(np.prod(everywhere.shape[1:], dtype=np.int64))
         local = np.empty((self.n_local, *everywhere.shape[1:]))
-        self.comm.Reduce_scatter(np.ascontiguousarray(everywhere), local, self.counts * row)
+        self.comm.Reduce_scatter(
+            np.ascontiguousarray(everywhere), local, [int(count) * row for count in self.counts]
+        )
         return local
 
     def from_file_order(self, values: Array, axis: int = -1) -> Array:

@@ -92,16 +92,12 @@ def test_adjoint_transport_is_the_transpose(width: str, scheme: str) -> None:
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize(("width", "degree"), [("interval", 2), ("rectangle", 1)])
-def test_sweep_solves_the_weak_form(
-    width: str, degree: int, scheme: str, activation: str
-) -> None:
+def test_sweep_solves_the_weak_form(width: str, degree: int, scheme: str, activation: str) -> None:
     space = spaces(width, degree, scheme)
     V, levels = space.width, DepthLevels(space.scheme, POINTS)
     rng = np.random.default_rng(1)
     kernel = rng.standard_normal((levels.count, V.n_nodes, V.n_nodes))
-    operator = NonlocalOperator(
-        V, levels.weights, kernel_coefficients(V, levels.weights, kernel)
-    )
+    operator = NonlocalOperator(V, levels.weights, kernel_coefficients(V, levels.weights, kernel))
     bias = V.from_file_order(rng.standard_normal((levels.count, V.n_nodes)))[:, :, None]
     inputs = V.from_file_order(rng.standard_normal((1, V.n_nodes))).T.copy()
     network = Network(V, levels, ACTIVATIONS[activation])
@@ -118,7 +114,5 @@ def test_sweep_solves_the_weak_form(
     u = space.function(state.u[:, :, 0])
     f_I = space.on_depth_ends(inputs[:, 0])
     v = ufl.TestFunction(space.function_space)
-    residual = fem.assemble_vector(
-        fem.form(state_form(space, f, u, f_I, v, activation))
-    ).array
+    residual = fem.assemble_vector(fem.form(state_form(space, f, u, f_I, v, activation))).array
     assert np.max(np.abs(residual)) < 1e-13 * max(1.0, np.max(np.abs(stages)))

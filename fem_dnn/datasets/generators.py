@@ -65,7 +65,7 @@ def squares(samples: int, noise: float, seed: int) -> tuple[Array, NDArray]:
 
 
 def sine(samples: int, noise: float, seed: int) -> tuple[Array, NDArray]:
-    """y = sin(2πz) + noise for z uniform in (-1, 1)."""
+    """The values sin(2πz) + noise at z uniform in (-1, 1)."""
     rng = np.random.default_rng(seed)
     z = rng.uniform(-1, 1, (samples, 1))
     return z, _noisy(np.sin(2 * np.pi * z), noise, rng)

@@ -90,8 +90,6 @@ def solve_lbfgs(
         at,
         history,
         converged=converged,
-        reason=text.format(
-            gradient_norm=at.gradient_norm, iterations=len(history.iterations) - 1
-        ),
+        reason=text.format(gradient_norm=at.gradient_norm, iterations=len(history.iterations) - 1),
         initial_gradient_norm=initial_norm,
     )

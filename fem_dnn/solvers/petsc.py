@@ -20,7 +20,7 @@ from fem_dnn.slab import SlabFailure
 
 Array = NDArray[np.float64]
 
-INFEASIBLE = sys.float_info.max ** 0.5
+INFEASIBLE = sys.float_info.max**0.5
 """Objective reported where the state equation could not be solved: any step there is rejected."""
 
 
@@ -35,7 +35,7 @@ class HessianShell:
         assert self.at is not None, "the Hessian has no linearisation point yet"
         y.array_w[:] = self.at.hessian_action(x.array_r)
 
-    multTranspose = mult
+    multTranspose = mult  # noqa: N815 (the name PETSc calls)
 
 
 class PetscProblem:

@@ -1,4 +1,4 @@
-"""A solve's outcome. Failure is a result: `converged` says whether, `reason` says why and what to try."""
+"""A solve's outcome. Failure is a result: `reason` says why it ended and what to try."""
 
 from __future__ import annotations
 

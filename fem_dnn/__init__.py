@@ -1,0 +1,102 @@
+"""fem-dnn: variational finite elements for deep neural networks of infinite width and depth.
+
+    import fem_dnn
+    run = fem_dnn.solve("case.toml")
+    print(run.solution.reason, run.solution.objective)
+
+Names are imported when first used: reading a case needs neither dolfinx nor PETSc.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from fem_dnn._version import __version__
+
+if TYPE_CHECKING:
+    from fem_dnn.activations import ACTIVATIONS, Activation
+    from fem_dnn.assembly import Model, assemble
+    from fem_dnn.case import Case, read_case
+    from fem_dnn.commands import Run, forward, predict, solve
+    from fem_dnn.controls import ControlSpace, ControlValues
+    from fem_dnn.depth import SCHEMES, DepthLevels, DepthScheme
+    from fem_dnn.errors import BadInput, FemDnnError
+    from fem_dnn.losses import L2Loss, OutputLayer, OutputLoss
+    from fem_dnn.mesh import DepthWidthMesh
+    from fem_dnn.nonlocal_operator import NonlocalOperator
+    from fem_dnn.problem import LearningProblem, Linearisation, Tracking
+    from fem_dnn.regularization import Regularization
+    from fem_dnn.solvers import Solution, Tolerances, solve_lbfgs, solve_newton
+    from fem_dnn.state import LayerWeights, Network, solve_state
+    from fem_dnn.verification import verify
+    from fem_dnn.width import WidthSpace
+
+_WHERE = {
+    "activations": ("ACTIVATIONS", "Activation"),
+    "assembly": ("Model", "assemble"),
+    "case": ("Case", "read_case"),
+    "commands": ("Run", "forward", "predict", "solve"),
+    "controls": ("ControlSpace", "ControlValues"),
+    "depth": ("SCHEMES", "DepthLevels", "DepthScheme"),
+    "errors": ("BadInput", "FemDnnError"),
+    "losses": ("L2Loss", "OutputLayer", "OutputLoss"),
+    "mesh": ("DepthWidthMesh",),
+    "nonlocal_operator": ("NonlocalOperator",),
+    "problem": ("LearningProblem", "Linearisation", "Tracking"),
+    "regularization": ("Regularization",),
+    "solvers": ("Solution", "Tolerances", "solve_lbfgs", "solve_newton"),
+    "state": ("LayerWeights", "Network", "solve_state"),
+    "verification": ("verify",),
+    "width": ("WidthSpace",),
+}
+_MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
+
+__all__ = [
+    "ACTIVATIONS",
+    "SCHEMES",
+    "Activation",
+    "BadInput",
+    "Case",
+    "ControlSpace",
+    "ControlValues",
+    "DepthLevels",
+    "DepthScheme",
+    "DepthWidthMesh",
+    "FemDnnError",
+    "L2Loss",
+    "LayerWeights",
+    "LearningProblem",
+    "Linearisation",
+    "Model",
+    "Network",
+    "NonlocalOperator",
+    "OutputLayer",
+    "OutputLoss",
+    "Regularization",
+    "Run",
+    "Solution",
+    "Tolerances",
+    "Tracking",
+    "WidthSpace",
+    "__version__",
+    "assemble",
+    "forward",
+    "predict",
+    "read_case",
+    "solve",
+    "solve_lbfgs",
+    "solve_newton",
+    "solve_state",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'fem_dnn' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"fem_dnn.{_MODULE_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__
