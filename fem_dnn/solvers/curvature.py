@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from slepc4py import SLEPc
 
 from fem_dnn.problem import Linearisation
-from fem_dnn.solvers.petsc import PetscProblem
+from fem_dnn.solvers.petsc import PetscProblem, original_errors
 
 Array = NDArray[np.float64]
 
@@ -65,7 +65,8 @@ def lowest_eigenpair(
         eps.setTolerances(tol=tolerance, max_it=max_restarts)
         eps.setConvergenceTest(SLEPc.EPS.Conv.ABS)
         eps.setInitialSpace(vector)
-        eps.solve()
+        with original_errors():
+            eps.solve()
         if not eps.getConverged():
             return None
         eps.getEigenvector(0, vector)

@@ -10,7 +10,7 @@ from petsc4py import PETSc
 
 from fem_dnn.problem import LearningProblem
 from fem_dnn.solvers.history import Accuracy, History, Report
-from fem_dnn.solvers.petsc import PetscProblem, inserted_options
+from fem_dnn.solvers.petsc import PetscProblem, inserted_options, original_errors
 from fem_dnn.solvers.solution import Solution, Tolerances
 
 Array = NDArray[np.float64]
@@ -73,7 +73,8 @@ def solve_lbfgs(
             tao.setMonitor(lambda tao: history.add(petsc.at(tao.getSolution())))
             tao.setSolution(x)
             tao.setFromOptions()
-            tao.solve()
+            with original_errors():
+                tao.solve()
         at = petsc.at(x)
         code = tao.getConvergedReason()
     finally:

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from petsc4py import PETSc
 
 from fem_dnn.problem import LearningProblem, Linearisation
+from fem_dnn.slab import SlabFailure
 from fem_dnn.solvers.curvature import LowestEigenpair, signed_lowest_eigenpair
 from fem_dnn.solvers.history import Accuracy, History, Report
-from fem_dnn.solvers.petsc import PetscProblem, inserted_options
+from fem_dnn.solvers.petsc import PetscProblem, inserted_options, original_errors
 from fem_dnn.solvers.solution import Solution, Tolerances
 
 Array = NDArray[np.float64]
@@ -110,6 +111,15 @@ def solve_newton(
                 converged = at.gradient_norm <= target
                 if not converged or not escape:
                     break
+                if _at_kink(at):
+                    converged = False
+                    reason = (
+                        "all pre-activations are exactly 0, where the activation has a kink: the "
+                        'gradient vanishes there without a minimum; use solver.initial = { kind = "'
+                        'constant", bias = 0.1 }'
+                    )
+                    curvature = ""
+                    break
                 threshold = _curvature_tolerance(problem)
                 pair = signed_lowest_eigenpair(petsc, at, threshold)
                 if pair is None:
@@ -176,7 +186,8 @@ def _descend(
         snes.setMonitor(monitor)
         petsc.adopt(at)
         snes.setFromOptions()
-        snes.solve(None, x)
+        with original_errors():
+            snes.solve(None, x)
         history.linear_iterations = start_iterations + snes.getLinearSolveIterations()
         reached = petsc.at(x)
         text = REASONS.get(snes.getConvergedReason())
@@ -190,6 +201,13 @@ def _descend(
     finally:
         for thing in (snes, x, f):
             thing.destroy()
+
+
+def _at_kink(at: Linearisation) -> bool:
+    """Whether derivatives mean nothing here: the activation has a kink and every u sits on it."""
+    if at.problem.network.activation.smooth:
+        return False
+    return not at.problem.controls.any_rank(bool(np.any(at.state.u)))
 
 
 def _curvature_tolerance(problem: LearningProblem) -> float:
@@ -206,6 +224,10 @@ def _along_negative_curvature(at: Linearisation, pair: LowestEigenpair) -> Linea
     step = 1e-3 * max(1.0, problem.controls.norm(at.control))
     while True:
         trial = problem.linearise(at.control + sign * step * pair.vector)
-        if not trial.objective < best.objective:
+        try:
+            lower = trial.objective < best.objective
+        except SlabFailure:
+            return best
+        if not lower:
             return best if best is not at else trial
         best, step = trial, 2 * step

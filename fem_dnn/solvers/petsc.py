@@ -148,6 +148,23 @@ def inserted_options(
         )
 
 
+@contextmanager
+def original_errors() -> Iterator[None]:
+    """Let errors raised in callbacks (an interruption, say) out as they are.
+
+    petsc4py wraps them into its own error, whose cause they become.
+    """
+    try:
+        yield
+    except PETSc.Error as wrapper:
+        cause = wrapper.__cause__
+        while isinstance(cause, PETSc.Error):
+            cause = cause.__cause__
+        if cause is None:
+            raise
+        raise cause from None
+
+
 def _was_read(name: str) -> bool:
     """Whether any PETSc object has asked for an option; petsc4py does not wrap this function."""
     library = ctypes.CDLL(PETSc.__file__)
