@@ -252,7 +252,7 @@ def _run(
     options = petsc_options(_petsc_arguments)
     case = read_case_collectively(comm, case_file, overrides or ())
     if json not in (None, "-"):
-        on_root(comm, lambda: _require_folder(Path(str(json))))
+        on_root(comm, lambda: _require_writable(Path(str(json))))
     if json == "-":
         _reserve_stdout()
     console = None
@@ -270,7 +270,10 @@ def _run(
         raise typer.Exit(1)
 
 
-def _require_folder(path: Path) -> None:
+def _require_writable(path: Path) -> None:
+    """Complain about the result's file before the work, not after it."""
+    if path.is_dir():
+        raise BadInput(None, "--json", f"{path} is a folder", "a file, or - for standard output")
     if not path.parent.is_dir():
         raise BadInput(None, "--json", f"{path.parent} is not a folder", "an existing folder")
 

@@ -66,7 +66,7 @@ class Request:
     comm: MPI.Comm = field(default_factory=lambda: MPI.COMM_WORLD)
 
     def prepare_out(self) -> None:
-        """Make the folder before any work is done.
+        """Make the folder, when the input is known to be good and before the long work.
 
         Raises:
             BadInput: It cannot be made.
@@ -96,8 +96,8 @@ def forward(case: CaseLike, request: Request | None = None) -> Result:
     request = request or Request()
     case = _read(case, request)
     require_given_controls(case)
-    request.prepare_out()
     model = assemble(case, request.comm)
+    request.prepare_out()
     started = time.perf_counter()
     result: Result
     try:
@@ -176,8 +176,8 @@ def solve(
     request = request or Request()
     case = _read(case, request)
     require_learning_problem(case)
-    request.prepare_out()
     model = assemble(case, request.comm, activation=activation)
+    request.prepare_out()
     assert model.problem is not None
     _announce(model, request)
     progress = Progress(request.console)
@@ -217,8 +217,8 @@ def nodes(case: CaseLike, request: Request | None = None) -> Result:
     """The width nodes and the control levels, for making arrays (collective)."""
     request = request or Request()
     case = _read(case, request)
-    request.prepare_out()
     discretisation = Discretisation.of(case, request.comm)
+    request.prepare_out()
     space, levels = discretisation.space, discretisation.levels
     arrays = {
         "x": space.nodes,
@@ -235,10 +235,10 @@ def predict(result_dir: Path | str, case: CaseLike, request: Request | None = No
     """Run a trained network on the inputs of a case (collective)."""
     request, result_dir = request or Request(), Path(result_dir)
     case = _read(case, request)
-    request.prepare_out()
     trained = on_root(request.comm, lambda: _read_trained(result_dir))
     model = assemble(case, request.comm, scaling=trained.get("scaling"))
     weights = _trained_weights(model, trained, result_dir)
+    request.prepare_out()
     started = time.perf_counter()
     parts = [model.ingredients.train]
     if model.ingredients.test is not None:
@@ -319,12 +319,18 @@ def _draw(
 ) -> None:
     """Draw the standard pictures, from rank 0."""
     assert request.out is not None
-    out = request.out
+    out, solver, train = request.out, model.case.solver, model.ingredients.train
+    target, labels = None, None
+    if history:
+        tolerances = Tolerances(solver.rtol, solver.atol, solver.max_iterations)
+        target = tolerances.target(history[0]["gradient_norm"])
+    if model.classifies and train.targets is not None:
+        labels = [f"{label:g}" for label in train.targets]
 
     def draw() -> None:
         from fem_dnn import pictures  # matplotlib is slow to import and not always needed
 
-        pictures.standard_pictures(arrays, history, out)
+        pictures.standard_pictures(arrays, history, out, target=target, labels=labels)
 
     on_root(request.comm, draw)
 

@@ -133,7 +133,7 @@ class DepthLevels:
     @cached_property
     def steps(self) -> Array:
         """Slab thicknesses, shape (layers,)."""
-        return np.subtract(self.points[1:], self.points[:-1])
+        return np.diff(self.points)
 
     @property
     def layers(self) -> int:
@@ -153,7 +153,7 @@ class DepthLevels:
     @cached_property
     def weights(self) -> Array:
         """Quadrature weights tau_n w_i of the control levels, shape (count,)."""
-        return np.outer(self.steps, self.scheme.weights).ravel()
+        return (self.steps[:, None] * self.scheme.weights).ravel()
 
     @cached_property
     def tracking_t(self) -> Array:

@@ -185,7 +185,13 @@ def _output_layer(case: Case, places: Places, train: Samples) -> tuple[Array | N
         return None, None
     needed = _outputs_needed(case, train)
     if loss.outputs == "default":
-        outputs = datasets.default_outputs(needed or 1, places.nodes, places.weights, places.bounds)
+        outputs = datasets.default_outputs(
+            needed or 1,
+            places.nodes,
+            places.weights,
+            places.bounds,
+            classifies=loss.kind in ("logistic", "softmax"),
+        )
     else:
         outputs = functions_array(
             case, key, loss.outputs, x=places.nodes, meaning=("outputs", "nodes")

@@ -75,7 +75,7 @@ class DepthWidthMesh:
 
     def __post_init__(self) -> None:
         points = np.array(self.depth_points, dtype=np.float64)
-        if points.ndim != 1 or len(points) < 2 or points[0] != 0 or np.any(np.diff(points) <= 0):
+        if points.ndim != 1 or len(points) < 2 or points[0] != 0 or not np.all(np.diff(points) > 0):
             raise ValueError("depth points must increase strictly from 0 and be at least two")
         points.flags.writeable = False
         object.__setattr__(self, "depth_points", points)

@@ -154,7 +154,8 @@ def adjoint_defect(problem: LearningProblem, control: Array, direction: Array, s
         right += omega[level] * float(
             space.sum(np.einsum("n,ns,ns->", space.local_weights, adjoint.q[level], du))
         )
-    return abs(left - right) / max(abs(left), abs(right))
+    size = max(abs(left), abs(right))
+    return abs(left - right) / size if size else 0.0  # 0: neither kernel nor bias is a control
 
 
 def mode_defect(problem: LearningProblem, control: Array, direction: Array) -> float:

@@ -132,7 +132,7 @@ class WidthSpace:
         return everything
 
     def scatter_sum(self, everywhere: Array) -> Array:
-        """Sum over ranks, each keeping its rows, (n_nodes, ...) -> (n_local, ...): `gather`'s transpose."""
+        """Sum over ranks, each keeping its rows: the transpose of `gather`."""
         if self.comm.size == 1:
             return everywhere
         row = int(np.prod(everywhere.shape[1:], dtype=np.int64))

@@ -12,7 +12,7 @@ _DIGITS_SQUARE = '{ shape = "rectangle", length = [1.0, 1.0], cells = [8, 8] }'
 
 @dataclass(frozen=True)
 class Recipe:
-    """Settings that suit a data set.
+    """Settings that suit a data set, each tried.
 
     Attributes:
         loss: Kind of loss.
@@ -22,28 +22,32 @@ class Recipe:
         layers: Number of layers.
         generated: Number of samples and noise, for sets that are made rather than loaded.
         penalty: Tikhonov weight of kernel, bias and outputs.
+        train_outputs: Whether the output layer is learned.
     """
 
     loss: str
-    embedding: str
+    embedding: str = "modes"
     width: str = _INTERVAL
-    depth: float = 2.0
+    depth: float = 4.0
     layers: int = 8
     generated: tuple[int, float] | None = None
-    penalty: float = 1e-3
+    penalty: float = 1e-2
+    train_outputs: bool = False
 
 
 RECIPES: dict[str, Recipe] = {
-    "circles": Recipe("logistic", "modes", generated=(200, 0.05)),
-    "moons": Recipe("logistic", "modes", generated=(200, 0.1)),
-    "spiral": Recipe("logistic", "modes", depth=4.0, layers=16, generated=(200, 0.0)),
-    "donut": Recipe("logistic", "modes", generated=(200, 0.0)),
-    "squares": Recipe("logistic", "modes", generated=(200, 0.0)),
-    "sine": Recipe("mse", "modes", generated=(100, 0.0)),
-    "digits": Recipe("softmax", "pixels", width=_DIGITS_SQUARE, depth=1.0, layers=4),
-    "iris": Recipe("softmax", "modes"),
-    "breast_cancer": Recipe("logistic", "modes"),
-    "diabetes": Recipe("mse", "modes"),
+    "circles": Recipe("logistic", generated=(300, 0.1)),
+    "moons": Recipe("logistic", generated=(300, 0.1)),
+    "spiral": Recipe("logistic", generated=(300, 0.05)),
+    "donut": Recipe("logistic", generated=(300, 0.05)),
+    "squares": Recipe("logistic", generated=(300, 0.05)),
+    "sine": Recipe("mse", generated=(300, 0.05), penalty=1e-4, train_outputs=True),
+    "rotation": Recipe("l2", generated=(100, 0.0), penalty=1e-3),
+    "digits": Recipe("softmax", "pixels", width=_DIGITS_SQUARE, depth=3.0, layers=4),
+    "iris": Recipe("softmax"),
+    "wine": Recipe("softmax"),
+    "breast_cancer": Recipe("logistic"),
+    "diabetes": Recipe("mse", penalty=0.3),
 }
 """The data sets that `init` knows how to set up."""
 
@@ -69,6 +73,7 @@ def template(dataset: str = "circles") -> str:
         depth=recipe.depth,
         layers=recipe.layers,
         penalty=recipe.penalty,
+        train_outputs="true" if recipe.train_outputs else "false",
     )
 
 
@@ -95,7 +100,7 @@ depth = {{ length = {depth}, cells = {layers} }}   # the layers; or {{ points = 
 [network]                   # f_t = activation( integral over Y of kernel * f + bias )
 activation = "tanh"         # tanh | sigmoid | relu | softplus | gelu | linear
 width_degree = 0            # polynomial degree of the discontinuous width space
-depth_scheme = "dg1"        # resnet (the layered network itself) | dg0 | dg1 | dg2
+depth_scheme = "resnet"     # resnet (the layered network itself) | dg0 | dg1 | dg2
 kernel = true               # true: trained; false: absent; "expression in x, y, t" or
                             # "file.npz:name": given
 bias = true                 # likewise, an expression in x, t
@@ -120,7 +125,7 @@ kind = "{loss}"             # l2 | mse | logistic | softmax
 weight = 1.0                # factor on the terminal loss
 outputs = "default"         # W_k(x): as many as the data need; or expressions in x
 # offsets = [0.0]           # m_k, one per output; default 0
-train_outputs = true        # learn W_k and m_k too
+train_outputs = {train_outputs}       # learn W_k and m_k too
 tracking = 0.0              # mu
 
 [regularization]            # halves of these times the squared L2 norms

@@ -108,18 +108,29 @@ def fit_scaling(dataset: Dataset, kind: str) -> Scaling:
     return Scaling.standard(dataset.features, pooled=dataset.info.image_shape is not None)
 
 
-def default_outputs(count: int, x: Array, weights: Array, bounds: Bounds) -> Array:
+CLASSIFIER_SCALE = 10.0
+"""Norm of the default output functions of a classifier, whose outputs are log-odds."""
+
+
+def default_outputs(
+    count: int, x: Array, weights: Array, bounds: Bounds, *, classifies: bool = False
+) -> Array:
     """The output functions W_k that "default" stands for, shape (count, nodes).
+
+    The first cosine modes, orthonormal in L2(Y); for a classifier times `CLASSIFIER_SCALE`. With
+    tanh |f(T) − f_I| < T, so z_k moves by less than T ‖W_k‖ |Y|^{1/2}: modes of norm 1 and a short
+    depth could not make an output as sure as the loss would have it.
 
     Args:
         count: Number of outputs K.
         x: Nodes, shape (nodes, d).
         weights: Their quadrature weights, shape (nodes,).
         bounds: Lowest and highest corner of Y.
+        classifies: Whether the outputs are log-odds (logistic, softmax) rather than values (mse).
 
     Raises:
         BadInput: The mesh cannot tell so many functions apart (mesh.width.cells).
     """
     basis = cosine_modes(count, x, bounds)
     basis.require_independent(weights, "default output functions")
-    return basis.values
+    return basis.values * (CLASSIFIER_SCALE if classifies else 1.0)
