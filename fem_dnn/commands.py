@@ -340,6 +340,9 @@ def _draw_confusion(model: Model, request: Request, at: Linearisation) -> None:
     if request.out is None or not model.classifies or at.output_layer is None:
         return
     samples = model.ingredients.test or model.ingredients.train
+    targets = samples.targets
+    if targets is None:
+        return
     outputs = model.outputs_of(model.terminal_state(at, samples), at.output_layer)
     out, dataset = request.out, model.ingredients.dataset
 
@@ -347,7 +350,7 @@ def _draw_confusion(model: Model, request: Request, at: Linearisation) -> None:
         from fem_dnn import pictures
 
         names = list(dataset.dataset.class_names) if dataset is not None else None
-        figure = pictures.confusion(samples.targets, predicted_labels(model.case, outputs), names)
+        figure = pictures.confusion(targets, predicted_labels(model.case, outputs), names)
         pictures.save(figure, out / "confusion.png")
 
     on_root(request.comm, draw)

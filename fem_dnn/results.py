@@ -1,48 +1,27 @@
 """What a command leaves behind: the JSON result and the arrays of `solution.npz`.
 
-Files appear whole or not at all: they are written under another name and renamed.
+Files appear whole or not at all (`files.write_whole`).
 """
 
 from __future__ import annotations
 
 import json
-import os
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fem_dnn._version import __version__
 from fem_dnn.assembly import Model
+from fem_dnn.files import write_whole
 from fem_dnn.nonlocal_operator import kernel_values
 from fem_dnn.problem import Linearisation
 from fem_dnn.solvers import Solution
 from fem_dnn.state import LayerWeights, StateTrajectory
 
 Array = NDArray[np.float64]
-
-
-def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file so that it is never seen half-written.
-
-    Args:
-        path: The file.
-        write: Writes the content to an open binary file.
-    """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)  # mkstemp's own mode would shut others out
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
 
 
 def write_json(path: Path, result: Mapping[str, Any]) -> None:

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from fem_dnn.depth import DepthScheme, gauss_legendre
 from fem_dnn.mesh import DepthWidthMesh
-from fem_dnn.width import WidthSpace
+from fem_dnn.width import VARIANT, WidthSpace
 
 Array = NDArray[np.float64]
 
@@ -73,9 +73,8 @@ def cylinder_element(
     wcoeffs[np.arange(len(kept)), kept] = 1.0
 
     width_cell = basix.CellType.interval if dim == 2 else basix.CellType.quadrilateral
-    variant = basix.LagrangeVariant.gl_isaac if width_degree else basix.LagrangeVariant.legendre
     width = basix.create_element(
-        basix.ElementFamily.P, width_cell, width_degree, variant, discontinuous=True
+        basix.ElementFamily.P, width_cell, width_degree, VARIANT, discontinuous=True
     ).points
     depth = gauss_legendre(depth_degree + 1)[0]
     nodes = np.concatenate(

@@ -24,10 +24,13 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 
+VARIANT = basix.LagrangeVariant.gl_isaac
+"""Nodes of the width elements: Gauss-Legendre points; the cell's centre at degree 0."""
+
+
 def width_element(cell: str, degree: int) -> basix.ufl._ElementBase:
-    """Discontinuous nodal element of the given degree; Gauss-Legendre nodes from degree 1 on."""
-    variant = basix.LagrangeVariant.gl_isaac if degree else basix.LagrangeVariant.legendre
-    return basix.ufl.element("Lagrange", cell, degree, lagrange_variant=variant, discontinuous=True)
+    """Discontinuous nodal element of the given degree."""
+    return basix.ufl.element("Lagrange", cell, degree, lagrange_variant=VARIANT, discontinuous=True)
 
 
 class WidthSpace:

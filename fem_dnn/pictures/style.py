@@ -19,7 +19,7 @@ from matplotlib.figure import Figure, SubFigure
 from numpy.typing import NDArray
 
 from fem_dnn._version import __version__
-from fem_dnn.results import write_whole
+from fem_dnn.files import write_whole
 
 Array = NDArray[np.float64]
 

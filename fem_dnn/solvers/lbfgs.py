@@ -17,7 +17,11 @@ Array = NDArray[np.float64]
 
 PREFIX = "fem_dnn_"
 
-DEFAULTS: dict[str, object] = {"tao_type": "lmvm", "tao_max_funcs": 1_000_000}
+DEFAULTS: dict[str, object] = {
+    "tao_type": "lmvm",
+    "tao_grtol": 0.0,  # a type brings its own tolerance on |g|/|J|, whatever was set before
+    "tao_max_funcs": 1_000_000,
+}
 
 _TAO = PETSc.TAO.ConvergedReason
 
