@@ -43,6 +43,7 @@ from fem_dnn.results import (
 from fem_dnn.slab import SlabFailure
 from fem_dnn.solvers import METHODS, Solution, Tolerances
 from fem_dnn.state import LayerWeights, solve_state
+from fem_dnn.threads import suitable_threads
 
 Result = dict[str, Any]
 CaseLike = Case | str | Path | Mapping[str, Any]
@@ -182,15 +183,16 @@ def solve(
     _announce(model, request)
     progress = Progress(request.console)
     try:
-        solution = METHODS[case.solver.method](
-            model.problem,
-            model.initial,
-            Tolerances(case.solver.rtol, case.solver.atol, case.solver.max_iterations),
-            escape=case.solver.escape,
-            report=progress,
-            accuracy=model.train_accuracy if model.classifies else None,
-            options=request.options,
-        )
+        with suitable_threads(model.problem):
+            solution = METHODS[case.solver.method](
+                model.problem,
+                model.initial,
+                Tolerances(case.solver.rtol, case.solver.atol, case.solver.max_iterations),
+                escape=case.solver.escape,
+                report=progress,
+                accuracy=model.train_accuracy if model.classifies else None,
+                options=request.options,
+            )
     except SlabFailure as failure:
         return Run(model, None, _failed(model, failure, request))
     progress.close()

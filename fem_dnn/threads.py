@@ -1,0 +1,25 @@
+"""BLAS threads: as many as help.
+
+Small matrix products lose more by waking a second thread than it brings, and on a machine that is
+busy with something else they lose very much.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+from threadpoolctl import threadpool_limits
+
+from fem_dnn.problem import LearningProblem
+
+WORTH_A_THREAD = 1e8
+"""Operations of one product from which on a second thread pays."""
+
+
+def suitable_threads(problem: LearningProblem) -> AbstractContextManager[object]:
+    """Limit BLAS to one thread for as long as a small problem is solved."""
+    space = problem.network.space
+    operations = 2 * space.n_local * space.n_nodes * problem.inputs.shape[1]
+    if operations >= WORTH_A_THREAD:
+        return nullcontext()
+    return threadpool_limits(limits=1, user_api="blas")
