@@ -49,6 +49,9 @@ Overrides = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")]
 
+PETSC_COMMANDS = ("solve",)
+"""Commands that PETSc solvers work for."""
+
 _petsc_arguments: list[str] = []
 
 
@@ -85,10 +88,13 @@ def root(
     version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
 ) -> None:
     """Finite-element variational solver for deep neural networks of infinite width and depth."""
+    if _petsc_arguments and context.invoked_subcommand not in PETSC_COMMANDS:
+        wrong = f"{' '.join(_petsc_arguments)}: PETSc options have no effect here"
+        raise BadInput(None, "--", wrong, f"after fem-dnn {', '.join(PETSC_COMMANDS)}")
     if version:
-        print(f"fem-dnn {__version__}")
+        _say(f"fem-dnn {__version__}")
     elif context.invoked_subcommand is None:
-        print(context.get_help())
+        _say(context.get_help())
 
 
 @app.command()
@@ -187,6 +193,8 @@ def init(
     from fem_dnn.case import template
 
     text = template(dataset)
+    if _rank():
+        return
     path = out or Path(f"{dataset}.toml")
     if path.exists():
         raise BadInput(str(path), None, "exists already", "another name with --out FILE")
@@ -208,7 +216,7 @@ def demo(
 
     if name is None:
         for known, title in demos.available().items():
-            print(f"{known:12} {title}")
+            _say(f"{known:12} {title}")
     else:
         demos.run(name, out, quiet=quiet)
 
@@ -342,10 +350,10 @@ def main() -> None:
     """Entry point of `fem-dnn`."""
     global _petsc_arguments
     arguments = sys.argv[1:]
-    if "--" in arguments:
-        cut = arguments.index("--")
-        arguments, _petsc_arguments = arguments[:cut], arguments[cut + 1 :]
-    signal.signal(signal.SIGTERM, _interrupted)
+    cut = arguments.index("--") if "--" in arguments else len(arguments)
+    arguments, _petsc_arguments = arguments[:cut], arguments[cut + 1 :]
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupted)
     try:
         status = typer.main.get_command(app).main(
             arguments, prog_name="fem-dnn", standalone_mode=False
@@ -356,7 +364,7 @@ def main() -> None:
         _leave(f"fem-dnn: {problem}", 2)
     except FemDnnError as problem:
         _leave(f"fem-dnn: {problem}", 1)
-    except (KeyboardInterrupt, click.Abort):
+    except _Interrupted:
         _abort("fem-dnn: interrupted; nothing half-written is left", 130)
     except Exception as problem:
         if os.environ.get("FEM_DNN_TRACEBACK"):
@@ -369,8 +377,12 @@ def main() -> None:
     sys.exit(status if isinstance(status, int) else 0)
 
 
+class _Interrupted(BaseException):
+    """A signal asks the program to end. On KeyboardInterrupt typer would end it in silence."""
+
+
 def _interrupted(_signal: int, _frame: object) -> NoReturn:
-    raise KeyboardInterrupt
+    raise _Interrupted
 
 
 def _rank() -> int:
@@ -382,6 +394,12 @@ def _rank() -> int:
     return MPI.COMM_WORLD.rank
 
 
+def _say(text: str) -> None:
+    """Print from rank 0."""
+    if _rank() == 0:
+        print(text)
+
+
 def _leave(message: str, status: int) -> NoReturn:
     """End with a message that all ranks have come to alike: rank 0 says it."""
     if _rank() == 0:
@@ -391,6 +409,8 @@ def _leave(message: str, status: int) -> NoReturn:
 
 def _abort(message: str, status: int) -> NoReturn:
     """End all ranks, whatever they wait for, with one message."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # mpirun may send several
     parallel = "mpi4py.MPI" in sys.modules
     if parallel:
         from mpi4py import MPI

@@ -51,7 +51,6 @@ class Progress:
             self.console.print(
                 f"{'iteration':>9}  {'objective':>16}  {'|gradient|':>10}{accuracy}  "
                 f"{'Hessian products':>16}  {'elapsed':>8}",
-                style="bold",
                 highlight=False,
             )
             self._header = True

@@ -6,9 +6,11 @@ Vectors hold controls in L2-orthonormal coordinates, so every norm PETSc prints 
 from __future__ import annotations
 
 import ctypes
+import math
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +24,10 @@ Array = NDArray[np.float64]
 
 INFEASIBLE = sys.float_info.max**0.5
 """Objective reported where the state equation could not be solved: any step there is rejected."""
+
+
+NOISE = 1e-11
+"""Relative change of the objective below which its values are no evidence."""
 
 
 class HessianShell:
@@ -38,6 +44,14 @@ class HessianShell:
     multTranspose = mult  # noqa: N815 (the name PETSc calls)
 
 
+@dataclass
+class _Visited:
+    """A control that was visited, and what PETSc was told of its objective."""
+
+    at: Linearisation
+    told: float | None = None
+
+
 class PetscProblem:
     """Callbacks for SNES and TAO on one learning problem.
 
@@ -50,12 +64,14 @@ class PetscProblem:
 
     def __init__(self, problem: LearningProblem) -> None:
         self.problem = problem
-        self._recent: list[Linearisation] = []
-        sizes = (problem.controls.n_local, problem.controls.n_global)
         self.comm = problem.network.space.comm
-        self.sizes = sizes
+        self.sizes = (problem.controls.n_local, problem.controls.n_global)
+        self._recent: list[_Visited] = []
+        self._iterate: _Visited | None = None
         self._shell = HessianShell()
-        self.hessian = PETSc.Mat().createPython((sizes, sizes), self._shell, comm=self.comm)
+        self.hessian = PETSc.Mat().createPython(
+            (self.sizes, self.sizes), self._shell, comm=self.comm
+        )
         self.hessian.setOption(PETSc.Mat.Option.SYMMETRIC, True)
         self.hessian.setUp()
 
@@ -66,27 +82,52 @@ class PetscProblem:
             vec.array_w[:] = values
         return vec
 
+    def adopt(self, at: Linearisation) -> None:
+        """Remember a linearisation made elsewhere, so that it is not computed again."""
+        self._recent = [_Visited(at), *self._recent[:1]]
+        self._iterate = None
+
     def at(self, x: PETSc.Vec) -> Linearisation:
         """The linearisation at a vector (collective)."""
+        return self._visit(x).at
+
+    def _visit(self, x: PETSc.Vec) -> _Visited:
         values = x.array_r
         differs = self.problem.controls.any_rank
         for known in self._recent:
-            if not differs(not np.array_equal(known.control, values)):
+            if not differs(not np.array_equal(known.at.control, values)):
                 return known
-        fresh = self.problem.linearise(np.array(values))
+        fresh = _Visited(self.problem.linearise(np.array(values)))
         self._recent = [fresh, *self._recent[:1]]
         return fresh
 
-    def adopt(self, at: Linearisation) -> None:
-        """Remember a linearisation made elsewhere, so that it is not computed again."""
-        self._recent = [at, *self._recent[:1]]
-
     def objective(self, _solver: PETSc.Object, x: PETSc.Vec) -> float:
-        """J; a huge number where an implicit slab fails."""
+        """J; a huge number where an implicit slab fails.
+
+        Near a minimiser J changes by less than its round-off, and a trust region that compares
+        its values would reject good steps. There the change is taken from the gradients at both
+        ends of the step (trapezoidal rule, Conn, Gould & Toint, Trust-Region Methods, 17.4.2), and
+        PETSc is told a decrease or increase that is large enough to be seen.
+        """
+        visited = self._visit(x)
         try:
-            return self.at(x).objective
+            if visited.told is None:
+                visited.told = self._tell(visited.at)
+            return visited.told
         except SlabFailure:
             return INFEASIBLE
+
+    def _tell(self, at: Linearisation) -> float:
+        base = self._iterate
+        if base is None or base.told is None:
+            return at.objective
+        change = at.objective - base.at.objective
+        visible = NOISE * abs(base.at.objective)
+        if abs(change) > visible:
+            return base.told + change
+        slopes = 0.5 * (base.at.gradient + at.gradient)
+        change = self.problem.controls.dot(slopes, at.control - base.at.control)
+        return base.told + math.copysign(max(abs(change), visible), change)
 
     def gradient(self, _solver: PETSc.Object, x: PETSc.Vec, g: PETSc.Vec) -> None:
         """The reduced gradient; infinite where an implicit slab fails."""
@@ -103,8 +144,9 @@ class PetscProblem:
     def set_hessian(
         self, _solver: PETSc.Object, x: PETSc.Vec, _H: PETSc.Mat, _P: PETSc.Mat
     ) -> None:
-        """Move the shell Hessian to a control."""
-        self._shell.at = self.at(x)
+        """Move the shell Hessian to the iterate."""
+        self._iterate = self._visit(x)
+        self._shell.at = self._iterate.at
 
     def linearise_hessian(self, at: Linearisation) -> PETSc.Mat:
         """The shell Hessian at a linearisation."""
@@ -114,7 +156,7 @@ class PetscProblem:
     def destroy(self) -> None:
         """Free the PETSc objects, at the same moment on all ranks."""
         self.hessian.destroy()
-        self._recent, self._shell.at = [], None
+        self._recent, self._iterate, self._shell.at = [], None, None
 
 
 @contextmanager
