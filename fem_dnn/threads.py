@@ -6,6 +6,7 @@ busy with something else they lose very much.
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 
 from threadpoolctl import threadpool_limits
@@ -17,9 +18,13 @@ WORTH_A_THREAD = 1e8
 
 
 def suitable_threads(problem: LearningProblem) -> AbstractContextManager[object]:
-    """Limit BLAS to one thread for as long as a small problem is solved."""
+    """Limit BLAS to one thread while a small problem is solved, or by several ranks.
+
+    Whoever sets OMP_NUM_THREADS decides for several ranks.
+    """
     space = problem.network.space
     operations = 2 * space.n_local * space.n_nodes * problem.inputs.shape[1]
-    if operations >= WORTH_A_THREAD:
-        return nullcontext()
-    return threadpool_limits(limits=1, user_api="blas")
+    ranks_share_cores = space.comm.size > 1 and "OMP_NUM_THREADS" not in os.environ
+    if operations < WORTH_A_THREAD or ranks_share_cores:
+        return threadpool_limits(limits=1, user_api="blas")
+    return nullcontext()
