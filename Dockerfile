@@ -30,6 +30,7 @@ ENV HOME=/home/fem \
     ADIOS2_ALWAYS_USE_MPI=1 \
     OMPI_ALLOW_RUN_AS_ROOT=1 \
     OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 \
+    OMPI_MCA_mpi_yield_when_idle=1 \
     OMPI_MCA_pml=ob1 \
     OMPI_MCA_btl=self,sm \
     PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe \

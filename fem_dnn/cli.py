@@ -190,19 +190,23 @@ def init(
     ] = None,
 ) -> None:
     """Write a commented case file."""
-    from fem_dnn.case import template
+    from mpi4py import MPI
 
-    text = template(dataset)
-    if _rank():
-        return
+    from fem_dnn.case import on_root, template
+
     path = out or Path(f"{dataset}.toml")
-    if path.exists():
-        raise BadInput(str(path), None, "exists already", "another name with --out FILE")
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as problem:
-        raise BadInput(str(path), None, f"cannot be written ({problem.strerror})") from None
-    print(f"{path} written; try: fem-dnn solve {path} --out {path.stem}")
+
+    def write() -> None:
+        text = template(dataset)
+        if path.exists():
+            raise BadInput(str(path), None, "exists already", "another name with --out FILE")
+        try:
+            path.write_text(text, encoding="utf-8")
+        except OSError as problem:
+            raise BadInput(str(path), None, f"cannot be written ({problem.strerror})") from None
+
+    on_root(MPI.COMM_WORLD, write)
+    _say(f"{path} written; try: fem-dnn solve {path} --out {path.stem}")
 
 
 @app.command()

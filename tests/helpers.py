@@ -187,9 +187,7 @@ def l2_problem(
     space = network.space
     inputs = np.atleast_2d(inputs)
     S = len(inputs)
-    controls = ControlSpace(
-        space, network.levels, kernel=kernel is not None, bias=bias is not None
-    )
+    controls = ControlSpace(space, network.levels, kernel=kernel is not None, bias=bias is not None)
     return LearningProblem(
         network,
         controls,

@@ -53,17 +53,17 @@ def test_peak_is_clock_times_operations_times_threads():
 
 
 @pytest.mark.parametrize(
-    ("gflops", "peak", "verdict", "advice"),
+    ("gflops", "peak", "tuned", "verdict", "advice"),
     [
-        (60.0, 83.0, Verdict.GOOD, ""),
-        (20.0, 83.0, Verdict.GOOD, "busy"),
-        (1.6, 83.0, Verdict.POOR, "libopenblas0-pthread"),  # measured with the reference BLAS
-        (1.6, None, Verdict.POOR, "libopenblas0-pthread"),
-        (30.0, None, Verdict.GOOD, ""),
+        (60.0, 83.0, True, Verdict.GOOD, ""),
+        (9.0, 83.0, True, Verdict.GOOD, "busy"),
+        (1.6, 83.0, False, Verdict.POOR, "libopenblas0-pthread"),  # measured: the reference BLAS
+        (1.6, None, False, Verdict.POOR, "libopenblas0-pthread"),
+        (30.0, None, False, Verdict.GOOD, ""),  # a good library that threadpoolctl does not know
     ],
 )
-def test_a_reference_blas_is_noticed(gflops, peak, verdict, advice):
-    finding = doctor.rate_finding(gflops, peak, threads=1)
+def test_a_reference_blas_is_noticed(gflops, peak, tuned, verdict, advice):
+    finding = doctor.rate_finding(gflops, peak, threads=1, tuned=tuned)
     assert finding.verdict is verdict
     assert advice in finding.advice
     assert bool(finding.advice) is bool(advice)

@@ -32,7 +32,7 @@ def optimal_bias(activation: str, d: float) -> float:
 
 
 def d_of(x):
-    """Smooth, and everywhere more than T sigma(0) = 0.75, so that all optimal biases are positive."""
+    """Smooth, and everywhere above T sigma(0) = 0.75: all optimal biases are positive."""
     return 1.1 + 0.3 * np.sin(3 * x)
 
 

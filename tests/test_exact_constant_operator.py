@@ -1,7 +1,7 @@
 """Exact case 4 of theory.md section 9: linear activation, kernel only.
 
-Optimal kernels are a(t) = e^{tW} a_0 e^{-tW}, W = a_0 - a_0', and f(T) = e^{TW} e^{T a_0'} f_I: norm
-and spectrum of a(t) are constant in t. Operators are matrices in L2-orthonormal coordinates.
+Optimal kernels are a(t) = e^{tW} a_0 e^{-tW}, W = a_0 - a_0', and f(T) = e^{TW} e^{T a_0'} f_I:
+norm and spectrum of a(t) are constant in t. Operators are matrices in L2-orthonormal coordinates.
 """
 
 import numpy as np

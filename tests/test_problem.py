@@ -55,7 +55,10 @@ def residual_network_objective(problem: LearningProblem, values: ControlValues) 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_resnet_is_a_residual_network(loss: str, degree: int) -> None:
     build = {
-        "scheme": "resnet", "loss": loss, "degree": degree, "tracking": True,
+        "scheme": "resnet",
+        "loss": loss,
+        "degree": degree,
+        "tracking": True,
         "learn_outputs": loss != "l2",
     }
     alone, shared = random_problem(SELF, **build), random_problem(WORLD, **build)
@@ -69,8 +72,13 @@ def test_resnet_is_a_residual_network(loss: str, degree: int) -> None:
 def test_same_on_any_number_of_ranks(scheme: str, loss: str) -> None:
     """Objective, states, gradient and Hessian action, compared in file order."""
     build = {
-        "scheme": scheme, "loss": loss, "tracking": True, "learn_outputs": loss != "l2",
-        "degree": 1, "samples": 4, "mask": loss == "mse",
+        "scheme": scheme,
+        "loss": loss,
+        "tracking": True,
+        "learn_outputs": loss != "l2",
+        "degree": 1,
+        "samples": 4,
+        "mask": loss == "mse",
     }
     shared, alone = (random_problem(comm, **build) for comm in (WORLD, SELF))
     at, ref = (p.linearise(random_control(p)) for p in (shared, alone))
@@ -123,9 +131,7 @@ def test_given_and_trained_weights_are_the_same_network() -> None:
     weights = both.direction(parts)
     object.__setattr__(given.given, "operator", weights.operator)
     bias_only = control[both.controls.blocks["bias"]]
-    assert np.array_equal(
-        given.linearise(bias_only).state.ends, both.linearise(control).state.ends
-    )
+    assert np.array_equal(given.linearise(bias_only).state.ends, both.linearise(control).state.ends)
 
 
 def test_work_is_counted_and_nothing_computed_twice() -> None:

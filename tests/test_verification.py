@@ -42,7 +42,7 @@ def test_exact_for_all_schemes_activations_and_losses(scheme, activation, loss) 
 
 OPTIONS = {
     "plain": {},
-    "given outputs": {"loss": "softmax", "outputs": 3},
+    "given outputs": {"loss": "softmax", "outputs": 3, "seed": 4},
     "learned outputs without tracking": {"loss": "mse", "learn_outputs": True},
     "mask": {"mask": True, "tracking": True},
     "no bias": {"bias": False, "tracking": True},
@@ -50,7 +50,11 @@ OPTIONS = {
     "given kernel": {"kernel": False, "given": True, "tracking": True},
     "given bias": {"bias": False, "given": True, "tracking": True},
     "only outputs": {
-        "kernel": False, "bias": False, "given": True, "loss": "softmax", "learn_outputs": True
+        "kernel": False,
+        "bias": False,
+        "given": True,
+        "loss": "softmax",
+        "learn_outputs": True,
     },
     "width degree 1": {"degree": 1, "tracking": True},
     "rectangle": {"cells": (2, 2), "degree": 1, "tracking": True},
@@ -118,9 +122,7 @@ class _LopsidedLoss(L2Loss):
 
 def test_catches_an_unsymmetric_hessian() -> None:
     problem = random_problem(WORLD)
-    object.__setattr__(
-        problem, "loss", _LopsidedLoss(problem.network.space, problem.loss.targets)
-    )
+    object.__setattr__(problem, "loss", _LopsidedLoss(problem.network.space, problem.loss.targets))
     control = random_control(problem)
     d, e = (problem.controls.random_direction(k) for k in range(2))
     assert hessian_asymmetry(problem, control, d, e) > 1e-3
