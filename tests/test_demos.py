@@ -1,0 +1,76 @@
+"""The demos run as they are: as scripts on one rank and on two, and as notebooks.
+
+Each demo asserts its own number at the end; here it only has to get there and leave its pictures.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fem_dnn import demos
+from fem_dnn.errors import BadInput
+
+PICTURES = {
+    "digits": ("hidden_state", "kernel", "convergence", "confusion"),
+    "circles": ("hidden_state", "kernel", "convergence", "decision_region", "trajectories"),
+}
+
+
+def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done
+
+
+def test_every_demo_has_a_title_and_is_tested() -> None:
+    assert set(demos.available()) == set(PICTURES)
+    assert all(len(title) > 10 for title in demos.available().values())
+
+
+def test_unknown_demo() -> None:
+    with pytest.raises(BadInput, match="circles"):
+        demos.run("squares")
+
+
+@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_as_script(name: str, ranks: int, tmp_path: Path) -> None:
+    launcher = ["mpirun", "-n", str(ranks)] if ranks > 1 else []
+    out = tmp_path / "out"
+    command = [*launcher, sys.executable, "-m", "fem_dnn", "demo", name, "--out", str(out)]
+    said = run(command, tmp_path).stdout
+    assert said.count("pictures:") == 1  # rank 0 alone speaks
+    for picture in PICTURES[name]:
+        assert (out / f"{picture}.png").stat().st_size > 10_000
+    assert (out / "state.pvd").is_file() and (out / "solution.npz").is_file()
+
+
+def test_as_notebook(tmp_path: Path) -> None:
+    pytest.importorskip("jupytext")
+    notebook = tmp_path / "circles.ipynb"
+    script = demos.folder() / "circles.py"
+    run(
+        [sys.executable, "-m", "jupytext", "--to", "ipynb", "-o", str(notebook), str(script)],
+        tmp_path,
+    )
+    run(
+        [
+            sys.executable,
+            "-m",
+            "nbconvert",
+            "--to",
+            "notebook",
+            "--execute",
+            "--inplace",
+            str(notebook),
+        ],
+        tmp_path,
+    )
+    assert "pictures:" in notebook.read_text()
+    assert (tmp_path / "results" / "circles" / "decision_region.png").is_file()
