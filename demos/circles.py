@@ -11,8 +11,8 @@
 # %% [markdown]
 # # Two circles: how a flow separates what no line can
 #
-# Points on two concentric circles, labelled by the circle. A point $(z_1, z_2)$ becomes a function on
-# the unit interval by its two cosine modes; the network flows it to where one linear functional,
+# Points on two concentric circles, labelled by the circle. A point $(z_1, z_2)$ becomes a function
+# on the unit interval by its two cosine modes; the network flows it to where one linear functional,
 # $z(T) = \int_Y W f(T)\,dx$, tells the circles apart.
 
 # %%

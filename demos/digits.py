@@ -15,10 +15,10 @@
 # pixel, and the width is a mesh of $Y$. Depth is the interval $(0, 3)$. The network moves the image
 # along
 #
-# $$\partial_t f = \tanh\Big(\int_Y a(x, y, t)\, f(y, t)\, dy + b(x, t)\Big), \qquad f(x, 0) = f_I(x),$$
+# $$\partial_t f = \tanh\Big(\int_Y a(x, y, t) f(y, t)\, dy + b(x, t)\Big), \quad f(x, 0) = f_I(x),$$
 #
-# and ten given functions $W_k$ (cosine modes) read the class from $f(T)$: $z_k = \int_Y W_k f(T)\,dx$,
-# softmax. Kernel and bias minimise cross-entropy plus Tikhonov terms.
+# and ten given functions $W_k$ (cosine modes) read the class from $f(T)$ by softmax of
+# $z_k = \int_Y W_k f(T)\,dx$. Kernel and bias minimise cross-entropy plus Tikhonov terms.
 #
 # Usual training follows the gradient until time runs out. Here the Euler-Lagrange system itself is
 # solved, by Newton's method, until the gradient has fallen to `solver.rtol` times its first value;

@@ -25,8 +25,8 @@ TOLERANCE = 2e-15
 STALLED = 1e-12
 """Relative residual below which an iteration that no longer improves is at round-off."""
 
-MAX_ITERATIONS = 60
-MEMORY = 6
+MAX_ITERATIONS = 80
+MEMORY = 10
 
 
 def combine(coefficients: Array, levels: Array) -> Array:
@@ -46,14 +46,20 @@ class SlabFailure(FemDnnError):
     Attributes:
         start, end: The slab's depths.
         residual: Relative residual reached.
+        iterations: Iterations taken.
     """
 
-    def __init__(self, start: float, end: float, residual: float) -> None:
-        self.start, self.end, self.residual = start, end, residual
-        super().__init__(
-            f"the implicit slab from depth {start:.6g} to {end:.6g} did not converge (relative "
-            f"residual {residual:.1e} after {MAX_ITERATIONS} iterations): the kernel is too large "
-            "for this step; use more layers (mesh.depth.cells) or a stronger regularization.kernel"
+    def __init__(self, start: float, end: float, residual: float, iterations: int) -> None:
+        # All go to the base class: errors are pickled to travel between MPI ranks.
+        super().__init__(start, end, residual, iterations)
+        self.start, self.end, self.residual, self.iterations = start, end, residual, iterations
+
+    def __str__(self) -> str:
+        return (
+            f"the implicit slab from depth {self.start:.6g} to {self.end:.6g} did not converge "
+            f"(relative residual {self.residual:.1e} after {self.iterations} iterations): the "
+            "kernel is too large for this step; use more layers (mesh.depth.cells) or a stronger "
+            "regularization.kernel"
         )
 
 
@@ -111,7 +117,7 @@ def solve_stages(
         if not np.isfinite(relative):
             break
         Y = mixing.next(R, G)
-    raise SlabFailure(*interval, relative)
+    raise SlabFailure(*interval, relative, iteration + 1)
 
 
 def _dots(f: Array, g: Array) -> Array:

@@ -156,4 +156,8 @@ class WidthSpace:
 
     def sum(self, local: Array) -> Array:
         """Sum over ranks of small arrays."""
-        return self.comm.allreduce(np.asarray(local)) if self.comm.size > 1 else np.asarray(local)
+        if self.comm.size == 1:
+            return np.asarray(local)
+        total = np.array(local)
+        self.comm.Allreduce(MPI.IN_PLACE, total)  # pickling allreduce costs ten times as much
+        return total

@@ -1,4 +1,4 @@
-"""The factor path solves the weak form that UFL defines, to round-off (design.md, decisions 1, 2)."""
+"""The factor path solves the weak form that UFL defines, to round-off."""
 
 import numpy as np
 import pytest

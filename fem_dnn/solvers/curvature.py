@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from slepc4py import SLEPc
 
 from fem_dnn.problem import Linearisation
+from fem_dnn.slab import SlabFailure
 from fem_dnn.solvers.petsc import PetscProblem, original_errors
 
 Array = NDArray[np.float64]
@@ -99,8 +100,11 @@ def _krylov_schur(
         eps.setTolerances(tol=tolerance, max_it=max_restarts)
         eps.setConvergenceTest(convergence)
         eps.setInitialSpace(vector)
-        with original_errors():
-            eps.solve()
+        try:
+            with original_errors():
+                eps.solve()
+        except SlabFailure:
+            return None
         if not eps.getConverged():
             return None
         eps.getEigenvector(0, vector)

@@ -69,7 +69,7 @@ def solve_lbfgs(
     petsc.adopt(at)
     tao, x, g = PETSc.TAO().create(petsc.comm), petsc.vector(at.control), petsc.vector()
     try:
-        with inserted_options(PREFIX, DEFAULTS, options or {}):
+        with inserted_options(PREFIX, DEFAULTS, options or {}) as require_read:
             tao.setOptionsPrefix(PREFIX)
             tao.setObjectiveGradient(petsc.objective_gradient, g)
             tao.setTolerances(gatol=target, grtol=0.0, gttol=0.0)
@@ -77,6 +77,7 @@ def solve_lbfgs(
             tao.setMonitor(lambda tao: history.add(petsc.at(tao.getSolution())))
             tao.setSolution(x)
             tao.setFromOptions()
+            require_read()
             with original_errors():
                 tao.solve()
         at = petsc.at(x)

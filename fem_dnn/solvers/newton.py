@@ -12,7 +12,7 @@ at where the gradient has vanished, and the descent goes on along negative curva
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,23 +44,25 @@ FORCING = 0.1
 
 MAX_ESCAPES = 10
 
+SNES_REASON = PETSc.SNES.ConvergedReason
+
 REASONS = {
-    PETSc.SNES.ConvergedReason.DIVERGED_MAX_IT: (
+    SNES_REASON.DIVERGED_MAX_IT: (
         "the limit of {iterations} iterations was reached; raise solver.max_iterations, start "
         "from a coarser solution, or use a stronger regularization"
     ),
-    PETSc.SNES.ConvergedReason.DIVERGED_TR_DELTA: (
+    SNES_REASON.DIVERGED_TR_DELTA: (
         "the trust region shrank to nothing at a gradient norm of {gradient_norm:.2e}: the "
         "objective no longer decreases beyond round-off; raise solver.rtol, or smooth the "
         "activation (softplus for relu)"
     ),
-    PETSc.SNES.ConvergedReason.DIVERGED_FUNCTION_COUNT: (
+    SNES_REASON.DIVERGED_FUNCTION_COUNT: (
         "PETSc's limit of function evaluations was reached; raise -snes_max_funcs"
     ),
-    PETSc.SNES.ConvergedReason.DIVERGED_FNORM_NAN: (
+    SNES_REASON.DIVERGED_FNORM_NAN: (
         "the gradient is not finite; use more layers (mesh.depth.cells) or a smaller initial guess"
     ),
-    PETSc.SNES.ConvergedReason.CONVERGED_SNORM_RELATIVE: (
+    SNES_REASON.CONVERGED_SNORM_RELATIVE: (
         "the steps became smaller than -snes_stol before the gradient met solver.rtol"
     ),
 }
@@ -105,9 +107,9 @@ def solve_newton(
     pair: LowestEigenpair | None = None
     curvature = "" if escape else " (a critical point: curvature was not examined)"
     try:
-        with inserted_options(PREFIX, DEFAULTS, options or {}):
+        with inserted_options(PREFIX, DEFAULTS, options or {}) as require_read:
             for escapes in range(MAX_ESCAPES + 1):
-                at, reason = _descend(petsc, at, target, tolerances, history)
+                at, reason = _descend(petsc, at, target, tolerances, history, require_read)
                 converged = at.gradient_norm <= target
                 if not converged or not escape:
                     break
@@ -155,6 +157,7 @@ def _descend(
     target: float,
     tolerances: Tolerances,
     history: History,
+    require_read: Callable[[], None],
 ) -> tuple[Linearisation, str]:
     """Run SNES from a linearisation to the target; the point reached and the reason."""
     left = tolerances.max_iterations - len(history.iterations) + 1
@@ -186,15 +189,22 @@ def _descend(
         snes.setMonitor(monitor)
         petsc.adopt(at)
         snes.setFromOptions()
-        with original_errors():
-            snes.solve(None, x)
+        require_read()
+        try:
+            with original_errors():
+                snes.solve(None, x)
+        except SlabFailure as failure:  # in an adjoint or a Hessian product: keep what there is
+            return petsc.iterate or at, str(failure)
         history.linear_iterations = start_iterations + snes.getLinearSolveIterations()
         reached = petsc.at(x)
-        text = REASONS.get(snes.getConvergedReason())
+        code = snes.getConvergedReason()
+        text = REASONS.get(code)
         if reached.gradient_norm <= target:
             text = "the gradient norm {gradient_norm:.2e} is within the tolerance"
+        elif code == SNES_REASON.DIVERGED_TR_DELTA and petsc.failure is not None:
+            text = str(petsc.failure)
         elif text is None:
-            text = f"PETSc stopped with SNES reason {snes.getConvergedReason()}"
+            text = f"PETSc stopped with SNES reason {code}"
         return reached, text.format(
             gradient_norm=reached.gradient_norm, iterations=len(history.iterations) - 1
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -68,6 +68,8 @@ class PetscProblem:
         self.sizes = (problem.controls.n_local, problem.controls.n_global)
         self._recent: list[_Visited] = []
         self._iterate: _Visited | None = None
+        self.failure: SlabFailure | None = None
+        """Why the last trial point was rejected, if its state could not be computed."""
         self._shell = HessianShell()
         self.hessian = PETSc.Mat().createPython(
             (self.sizes, self.sizes), self._shell, comm=self.comm
@@ -86,6 +88,11 @@ class PetscProblem:
         """Remember a linearisation made elsewhere, so that it is not computed again."""
         self._recent = [_Visited(at), *self._recent[:1]]
         self._iterate = None
+
+    @property
+    def iterate(self) -> Linearisation | None:
+        """The last iterate whose Hessian was asked for."""
+        return None if self._iterate is None else self._iterate.at
 
     def at(self, x: PETSc.Vec) -> Linearisation:
         """The linearisation at a vector (collective)."""
@@ -114,7 +121,8 @@ class PetscProblem:
             if visited.told is None:
                 visited.told = self._tell(visited.at)
             return visited.told
-        except SlabFailure:
+        except SlabFailure as failure:
+            self.failure = failure
             return INFEASIBLE
 
     def _tell(self, at: Linearisation) -> float:
@@ -133,7 +141,8 @@ class PetscProblem:
         """The reduced gradient; infinite where an implicit slab fails."""
         try:
             g.array_w[:] = self.at(x).gradient
-        except SlabFailure:
+        except SlabFailure as failure:
+            self.failure = failure
             g.array_w[:] = np.inf
 
     def objective_gradient(self, solver: PETSc.Object, x: PETSc.Vec, g: PETSc.Vec) -> float:
@@ -145,7 +154,7 @@ class PetscProblem:
         self, _solver: PETSc.Object, x: PETSc.Vec, _H: PETSc.Mat, _P: PETSc.Mat
     ) -> None:
         """Move the shell Hessian to the iterate."""
-        self._iterate = self._visit(x)
+        self._iterate, self.failure = self._visit(x), None
         self._shell.at = self._iterate.at
 
     def linearise_hessian(self, at: Linearisation) -> PETSc.Mat:
@@ -159,35 +168,47 @@ class PetscProblem:
         self._recent, self._iterate, self._shell.at = [], None, None
 
 
+LATE = ("view", "monitor", "reason", "draw")
+"""Parts of the names of options that PETSc may read as late as when it is done."""
+
+
 @contextmanager
 def inserted_options(
     prefix: str, defaults: Mapping[str, object], user: Mapping[str, object]
-) -> Iterator[None]:
+) -> Iterator[Callable[[], None]]:
     """PETSc options under a prefix for as long as the solve lasts; the user's win.
 
     Sub-solvers read theirs late, so they stay in until the end. A user's option that nothing has
     read by then is a mistake and reported as such.
 
+    Yields:
+        A function to call when the solver is set up: it reports options that nothing has read and
+        that are not read late, before a long solve has been done for nothing.
+
     Raises:
         BadInput: A user's option was used by nothing.
     """
+
+    def require_read(names: Iterable[str]) -> None:
+        for name in names:
+            if not _was_read(prefix + name):
+                raise BadInput(
+                    None,
+                    f"PETSc option -{name}",
+                    "nothing in this solve reads it",
+                    "options of the PETSc objects in use, such as -snes_monitor or -ksp_max_it",
+                )
+
     options = PETSc.Options(prefix)
     merged = {**defaults, **user}
     for name, value in merged.items():
         options.setValue(name, value)
     try:
-        yield
-        unused = [name for name in user if not _was_read(prefix + name)]
+        yield lambda: require_read(n for n in user if not any(part in n for part in LATE))
+        require_read(user)
     finally:
         for name in merged:
             options.delValue(name)
-    if unused:
-        raise BadInput(
-            None,
-            "PETSc option -" + unused[0],
-            "nothing in this solve reads it",
-            "options of the PETSc objects in use, such as -snes_monitor or -ksp_max_it",
-        )
 
 
 @contextmanager
