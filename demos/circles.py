@@ -25,7 +25,6 @@ from rich.console import Console
 import fem_dnn
 from fem_dnn import datasets, demos, pictures
 from fem_dnn.assembly import local_samples
-from fem_dnn.commands import Request
 from fem_dnn.state import solve_state
 
 comm = MPI.COMM_WORLD
@@ -34,7 +33,7 @@ console = None if comm.rank or demos.quiet() else Console(soft_wrap=True)
 
 # %%
 case = fem_dnn.read_case(demos.folder() / "circles.toml")
-run = fem_dnn.solve(case, Request(out=out, console=console, comm=comm))
+run = fem_dnn.solve(case, fem_dnn.Request(out=out, console=console, comm=comm))
 result, model = run.result, run.model
 embedded = model.ingredients.dataset
 assert run.solution is not None and model.problem is not None and embedded is not None

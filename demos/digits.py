@@ -15,7 +15,7 @@
 # pixel, and the width is a mesh of $Y$. Depth is the interval $(0, 3)$. The network moves the image
 # along
 #
-# $$\partial_t f = \tanh\Big(\int_Y a(x, y, t) f(y, t)\, dy + b(x, t)\Big), \quad f(x, 0) = f_I(x),$$
+# $$\partial_t f = \tanh\Big(\int_Y a(x, y, t) f(y, t)\, dy + b(x, t)\Big), \; f(x, 0) = f_I(x),$$
 #
 # and ten given functions $W_k$ (cosine modes) read the class from $f(T)$ by softmax of
 # $z_k = \int_Y W_k f(T)\,dx$. Kernel and bias minimise cross-entropy plus Tikhonov terms.
@@ -33,7 +33,6 @@ from rich.console import Console
 
 import fem_dnn
 from fem_dnn import demos
-from fem_dnn.commands import Request
 
 comm = MPI.COMM_WORLD
 out = demos.output_folder("digits")
@@ -44,7 +43,7 @@ console = None if comm.rank or demos.quiet() else Console(soft_wrap=True)
 
 # %%
 case = fem_dnn.read_case(demos.folder() / "digits.toml")
-run = fem_dnn.solve(case, Request(out=out, console=console, comm=comm))
+run = fem_dnn.solve(case, fem_dnn.Request(out=out, console=console, comm=comm))
 result = run.result
 
 # %% [markdown]

@@ -18,15 +18,17 @@ if TYPE_CHECKING:
     from fem_dnn.activations import ACTIVATIONS, Activation
     from fem_dnn.assembly import Model, assemble
     from fem_dnn.case import Case, read_case
-    from fem_dnn.commands import Run, forward, predict, solve
+    from fem_dnn.commands import Run, forward, solve
     from fem_dnn.controls import ControlSpace, ControlValues
     from fem_dnn.depth import SCHEMES, DepthLevels, DepthScheme
     from fem_dnn.errors import BadInput, FemDnnError
     from fem_dnn.losses import L2Loss, OutputLayer, OutputLoss
     from fem_dnn.mesh import DepthWidthMesh
     from fem_dnn.nonlocal_operator import NonlocalOperator
+    from fem_dnn.prediction import predict
     from fem_dnn.problem import LearningProblem, Linearisation, Tracking
     from fem_dnn.regularization import Regularization
+    from fem_dnn.request import Request
     from fem_dnn.solvers import Solution, Tolerances, solve_lbfgs, solve_newton
     from fem_dnn.state import LayerWeights, Network, solve_state
     from fem_dnn.verification import verify
@@ -36,14 +38,16 @@ _WHERE = {
     "activations": ("ACTIVATIONS", "Activation"),
     "assembly": ("Model", "assemble"),
     "case": ("Case", "read_case"),
-    "commands": ("Run", "forward", "predict", "solve"),
+    "commands": ("Run", "forward", "solve"),
     "controls": ("ControlSpace", "ControlValues"),
     "depth": ("SCHEMES", "DepthLevels", "DepthScheme"),
     "errors": ("BadInput", "FemDnnError"),
     "losses": ("L2Loss", "OutputLayer", "OutputLoss"),
     "mesh": ("DepthWidthMesh",),
     "nonlocal_operator": ("NonlocalOperator",),
+    "prediction": ("predict",),
     "problem": ("LearningProblem", "Linearisation", "Tracking"),
+    "request": ("Request",),
     "regularization": ("Regularization",),
     "solvers": ("Solution", "Tolerances", "solve_lbfgs", "solve_newton"),
     "state": ("LayerWeights", "Network", "solve_state"),
@@ -74,6 +78,7 @@ __all__ = [
     "OutputLayer",
     "OutputLoss",
     "Regularization",
+    "Request",
     "Run",
     "Solution",
     "Tolerances",

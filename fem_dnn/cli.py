@@ -6,25 +6,22 @@ prints, and a failure on any rank ends all ranks.
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
-import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
 
 from fem_dnn._version import __version__
-from fem_dnn.errors import BadInput, FemDnnError
+from fem_dnn.endings import end_well, say
+from fem_dnn.errors import BadInput
+from fem_dnn.reporting import nodes_table, require_writable, reserve_stdout, summary, write_result
 
 if TYPE_CHECKING:
     # dolfinx, PETSc and matplotlib take seconds to import: commands do it when they need them.
     from fem_dnn.case import Case
-    from fem_dnn.commands import Request
+    from fem_dnn.request import Request
 
 app = typer.Typer(
     add_completion=False,
@@ -92,9 +89,9 @@ def root(
         wrong = f"{' '.join(_petsc_arguments)}: PETSc options have no effect here"
         raise BadInput(None, "--", wrong, f"after fem-dnn {', '.join(PETSC_COMMANDS)}")
     if version:
-        _say(f"fem-dnn {__version__}")
+        say(f"fem-dnn {__version__}")
     elif context.invoked_subcommand is None:
-        _say(context.get_help())
+        say(context.get_help())
 
 
 @app.command()
@@ -137,10 +134,10 @@ def predict(
     quiet: Quiet = False,
 ) -> None:
     """Run a trained network on the inputs of a case."""
-    from fem_dnn import commands
+    from fem_dnn import prediction
 
     _run(
-        lambda read, request: commands.predict(result_dir, read, request),
+        lambda read, request: prediction.predict(result_dir, read, request),
         case,
         json,
         out,
@@ -160,7 +157,7 @@ def nodes(
     """Write the width nodes' coordinates and weights, for making input arrays."""
     from fem_dnn import commands
 
-    _run(commands.nodes, case, json, out, set_, quiet, summary=_nodes_table)
+    _run(commands.nodes, case, json, out, set_, quiet, lines=nodes_table)
 
 
 @app.command()
@@ -206,7 +203,7 @@ def init(
             raise BadInput(str(path), None, f"cannot be written ({problem.strerror})") from None
 
     on_root(MPI.COMM_WORLD, write)
-    _say(f"{path} written; try: fem-dnn solve {path} --out {path.stem}")
+    say(f"{path} written; try: fem-dnn solve {path} --out {path.stem}")
 
 
 @app.command()
@@ -220,7 +217,7 @@ def demo(
 
     if name is None:
         for known, title in demos.available().items():
-            _say(f"{known:12} {title}")
+            say(f"{known:12} {title}")
     else:
         demos.run(name, out, quiet=quiet)
 
@@ -238,7 +235,7 @@ def doctor(json: JsonFile = None) -> None:
     if json != "-":
         print(examination.render(report))
     if json is not None:
-        _write_result(json, report.as_dict())
+        write_result(json, report.as_dict())
 
 
 Work = Callable[["Case", "Request"], dict[str, Any]]
@@ -251,103 +248,35 @@ def _run(
     out: Path | None,
     overrides: list[str] | None,
     quiet: bool,
-    summary: Callable[[dict[str, Any]], str] | None = None,
+    lines: Callable[[dict[str, Any]], str] | None = None,
 ) -> None:
     """Read the case, do the work, write and print the result; exit 1 if not converged."""
     from mpi4py import MPI
     from rich.console import Console
 
     from fem_dnn.case import on_root, read_case_collectively
-    from fem_dnn.commands import Request
+    from fem_dnn.request import Request
 
     comm = MPI.COMM_WORLD
     options = petsc_options(_petsc_arguments)
     case = read_case_collectively(comm, case_file, overrides or ())
     if json not in (None, "-"):
-        on_root(comm, lambda: _require_writable(Path(str(json))))
+        on_root(comm, lambda: require_writable(Path(str(json))))
     if json == "-":
-        _reserve_stdout()
+        reserve_stdout()
     console = None
     if comm.rank == 0 and not quiet:
         console = Console(stderr=json == "-", soft_wrap=True)
     result = work(case, Request(out, options, console, comm))
     if json is not None:
-        on_root(comm, lambda: _write_result(json, result))
-    if console is not None and (json != "-" or summary is None):
+        on_root(comm, lambda: write_result(json, result))
+    if console is not None and (json != "-" or lines is None):
         # With --json - the console is standard error.
-        console.print((summary or _summary)(result), highlight=False, markup=False)
+        console.print((lines or summary)(result), highlight=False, markup=False)
         if out is not None:
             console.print(f"written to {out}", highlight=False, markup=False)
     if not result.get("converged", True):
         raise typer.Exit(1)
-
-
-def _require_writable(path: Path) -> None:
-    """Complain about the result's file before the work, not after it."""
-    if path.is_dir():
-        raise BadInput(None, "--json", f"{path} is a folder", "a file, or - for standard output")
-    if not path.parent.is_dir():
-        raise BadInput(None, "--json", f"{path.parent} is not a folder", "an existing folder")
-
-
-_stdout = 1
-"""File descriptor of the standard output that the result goes to."""
-
-
-def _reserve_stdout() -> None:
-    """Keep standard output for the result: whatever else is printed there goes to standard error.
-
-    Also what PETSc prints (-snes_monitor), which knows nothing of Python's sys.stdout.
-    """
-    global _stdout
-    sys.stdout.flush()
-    _stdout = os.dup(1)
-    os.dup2(2, 1)
-
-
-def _write_result(json: str, result: dict[str, Any]) -> None:
-    from fem_dnn.results import as_json, write_json
-
-    if json == "-":
-        with os.fdopen(_stdout, "w", closefd=False) as stdout:
-            stdout.write(as_json(result))
-        return
-    try:
-        write_json(Path(json), result)
-    except OSError as problem:
-        raise BadInput(None, "--json", f"{json} cannot be written ({problem.strerror})") from None
-
-
-def _summary(result: dict[str, Any]) -> str:
-    """The lines that end a run."""
-    lines = []
-    if "converged" in result:
-        word = "converged" if result["converged"] else "NOT CONVERGED"
-        lines.append(f"{word}: {result['reason']}")
-    if "samples" in result:
-        lines.append(f"{result['samples']} samples predicted")
-    if "objective" in result:
-        parts = f"loss {result['loss']:.10g}, regularization {result['regularization']:.10g}"
-        lines.append(f"objective {result['objective']:.12g} ({parts})")
-    for name in ("accuracy", "train_accuracy", "test_accuracy"):
-        if name in result:
-            lines.append(f"{name.replace('_', ' ')} {result[name]:.2%}")
-    if "iterations" in result:
-        lines.append(
-            f"{result['iterations']} iterations, {result['state_solves']} state solves, "
-            f"{result['hessian_solves']} Hessian products, {result['seconds']:.2f} s"
-        )
-    return "\n".join(lines)
-
-
-def _nodes_table(result: dict[str, Any]) -> str:
-    """The nodes as comma-separated text."""
-    head = ",".join([*(f"x{i}" for i in range(len(result["x"][0]))), "weight"])
-    rows = (
-        ",".join(map(repr, [*x, w]))
-        for x, w in zip(result["x"], result["node_weights"], strict=True)
-    )
-    return "\n".join([head, *rows])
 
 
 def main() -> None:
@@ -356,73 +285,5 @@ def main() -> None:
     arguments = sys.argv[1:]
     cut = arguments.index("--") if "--" in arguments else len(arguments)
     arguments, _petsc_arguments = arguments[:cut], arguments[cut + 1 :]
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupted)
-    try:
-        status = typer.main.get_command(app).main(
-            arguments, prog_name="fem-dnn", standalone_mode=False
-        )
-    except click.ClickException as problem:
-        _leave(f"fem-dnn: {problem.format_message()}", 2)
-    except BadInput as problem:
-        _leave(f"fem-dnn: {problem}", 2)
-    except FemDnnError as problem:
-        _leave(f"fem-dnn: {problem}", 1)
-    except _Interrupted:
-        _abort("fem-dnn: interrupted; nothing half-written is left", 130)
-    except Exception as problem:
-        if os.environ.get("FEM_DNN_TRACEBACK"):
-            traceback.print_exc()
-        _abort(
-            f"fem-dnn: internal error: {type(problem).__name__}: {problem}".replace("\n", " ")
-            + " (FEM_DNN_TRACEBACK=1 shows where; please report it)",
-            70,
-        )
-    sys.exit(status if isinstance(status, int) else 0)
-
-
-class _Interrupted(BaseException):
-    """A signal asks the program to end. On KeyboardInterrupt typer would end it in silence."""
-
-
-def _interrupted(_signal: int, _frame: object) -> NoReturn:
-    raise _Interrupted
-
-
-def _rank() -> int:
-    """Rank without importing mpi4py where nothing has done so yet: 0 then."""
-    if "mpi4py.MPI" not in sys.modules:
-        return int(os.environ.get("OMPI_COMM_WORLD_RANK", os.environ.get("PMI_RANK", "0")))
-    from mpi4py import MPI
-
-    return MPI.COMM_WORLD.rank
-
-
-def _say(text: str) -> None:
-    """Print from rank 0."""
-    if _rank() == 0:
-        print(text)
-
-
-def _leave(message: str, status: int) -> NoReturn:
-    """End with a message that all ranks have come to alike: rank 0 says it."""
-    if _rank() == 0:
-        print(message, file=sys.stderr, flush=True)
-    sys.exit(status)
-
-
-def _abort(message: str, status: int) -> NoReturn:
-    """End all ranks, whatever they wait for, with one message."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # mpirun may send several
-    parallel = "mpi4py.MPI" in sys.modules
-    if parallel:
-        from mpi4py import MPI
-
-        if MPI.COMM_WORLD.size > 1:
-            # If rank 0 has met the same failure, let it be the one that speaks.
-            time.sleep(1.0 if MPI.COMM_WORLD.rank else 0.0)
-            print(message, file=sys.stderr, flush=True)
-            MPI.COMM_WORLD.Abort(status)
-    print(message, file=sys.stderr, flush=True)
-    sys.exit(status)
+    command = typer.main.get_command(app)
+    end_well(lambda: command.main(arguments, prog_name="fem-dnn", standalone_mode=False))

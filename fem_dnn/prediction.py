@@ -1,0 +1,130 @@
+"""Running a trained network on new inputs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fem_dnn.assembly import Model, assemble, local_samples, predicted_labels
+from fem_dnn.case import Case, load_array, on_root
+from fem_dnn.datasets import Scaling
+from fem_dnn.losses import OutputLayer
+from fem_dnn.nonlocal_operator import NonlocalOperator, kernel_coefficients
+from fem_dnn.request import CaseLike, Request, read_any
+from fem_dnn.result_folder import write_failure, write_files
+from fem_dnn.results import provenance
+from fem_dnn.slab import SlabFailure
+from fem_dnn.state import LayerWeights, solve_state
+
+
+def predict(
+    result_dir: Path | str, case: CaseLike, request: Request | None = None
+) -> dict[str, Any]:
+    """Run a trained network on the inputs of a case (collective)."""
+    request, result_dir = request or Request(), Path(result_dir)
+    case = read_any(case, request)
+    trained = on_root(request.comm, lambda: read_trained(result_dir))
+    model = assemble(case, request.comm, scaling=trained.get("scaling"))
+    weights = trained_weights(model, trained, result_dir)
+    request.prepare_out()
+    started = time.perf_counter()
+    parts = [model.ingredients.train]
+    if model.ingredients.test is not None:
+        parts.append(model.ingredients.test)
+    inputs = np.concatenate([part.inputs for part in parts])
+    space = model.network.space
+    if case.loss.kind != "l2" and "outputs" not in trained:
+        raise case.error(
+            "loss.kind", f"is {case.loss.kind}, but {result_dir} has no output layer", "l2"
+        )
+    try:
+        terminal = solve_state(model.network, weights, local_samples(space, inputs)).ends[-1]
+    except SlabFailure as failure:
+        return write_failure(model, failure, request)
+    arrays = {"state": space.to_file_order(terminal.T)}
+    result: dict[str, Any] = {"samples": len(inputs)}
+    outputs = arrays["state"]
+    if case.loss.kind != "l2":
+        layer = OutputLayer(space.from_file_order(trained["outputs"]), trained["offsets"])
+        outputs = model.outputs_of(terminal, layer)
+    arrays["outputs"] = outputs
+    if model.classifies:
+        arrays |= _classification(case, outputs)
+    result |= {name: arrays[name].tolist() for name in arrays if name != "state"}
+    result |= _accuracies(model, outputs)
+    result["seconds"] = time.perf_counter() - started
+    result |= provenance(model, request.options)
+    write_files(request, result, arrays, "predictions.npz")
+    return result
+
+
+def read_trained(result_dir: Path) -> dict[str, Any]:
+    """The arrays of a result folder that make up a network."""
+    path = result_dir / "solution.npz"
+    trained: dict[str, Any] = {
+        name: load_array(f"solution.npz:{name}", result_dir, "RESULT_DIR")
+        for name in ("x", "control_t", "kernel", "bias")
+    }
+    with np.load(path, allow_pickle=False) as arrays:
+        names = set(arrays.files)
+        if names >= {"outputs", "offsets"}:
+            trained |= {"outputs": arrays["outputs"], "offsets": arrays["offsets"]}
+        if "feature_shift" in names:
+            trained["scaling"] = Scaling.from_arrays(arrays)
+    return trained
+
+
+def trained_weights(model: Model, trained: Mapping[str, Any], folder: Path) -> LayerWeights:
+    """The trained kernel and bias on the case's mesh.
+
+    Raises:
+        BadInput: The case's mesh is another one.
+    """
+    space, levels = model.network.space, model.network.levels
+    for name, here, key in (
+        ("x", space.nodes, "mesh.width"),
+        ("control_t", levels.t, "mesh.depth"),
+    ):
+        there = trained[name]
+        if there.shape != here.shape or not np.allclose(there, here, rtol=1e-10, atol=1e-12):
+            raise model.case.error(
+                key,
+                f"differs from that of the network in {folder} ({len(here)} places here, "
+                f"{len(there)} there)",
+                "the mesh, width_degree and depth_scheme that it was trained on",
+            )
+    coefficients = kernel_coefficients(space, levels.weights, trained["kernel"])
+    bias = np.ascontiguousarray(space.from_file_order(trained["bias"]))[:, :, None]
+    return LayerWeights(NonlocalOperator(space, levels.weights, coefficients), bias)
+
+
+def _classification(case: Case, outputs: np.ndarray) -> dict[str, np.ndarray]:
+    """Classes and probabilities (of +1 for logistic, of every class for softmax)."""
+    from scipy.special import expit, softmax
+
+    probabilities = (
+        expit(outputs[:, 0]) if case.loss.kind == "logistic" else softmax(outputs, axis=1)
+    )
+    return {
+        "classes": predicted_labels(case, outputs).astype(int),
+        "probabilities": probabilities,
+    }
+
+
+def _accuracies(model: Model, outputs: np.ndarray) -> dict[str, float]:
+    """Accuracy over all inputs, and apart for training and test samples of a data set."""
+    train, test = model.ingredients.train, model.ingredients.test
+    of_train = model.accuracy(outputs[: len(train.inputs)], train)
+    if of_train is None:
+        return {}
+    if test is None:
+        return {"accuracy": of_train}
+    of_test = model.accuracy(outputs[len(train.inputs) :], test)
+    assert of_test is not None
+    sizes = len(train.inputs), len(test.inputs)
+    overall = float(np.average([of_train, of_test], weights=sizes))
+    return {"accuracy": overall, "train_accuracy": of_train, "test_accuracy": of_test}

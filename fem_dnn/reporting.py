@@ -1,0 +1,79 @@
+"""How a command hands over its result: JSON, and the lines that end a run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from fem_dnn.errors import BadInput
+
+
+def require_writable(path: Path) -> None:
+    """Complain about the result's file before the work, not after it."""
+    if path.is_dir():
+        raise BadInput(None, "--json", f"{path} is a folder", "a file, or - for standard output")
+    if not path.parent.is_dir():
+        raise BadInput(None, "--json", f"{path.parent} is not a folder", "an existing folder")
+
+
+_stdout = 1
+"""File descriptor of the standard output that the result goes to."""
+
+
+def reserve_stdout() -> None:
+    """Keep standard output for the result: whatever else is printed there goes to standard error.
+
+    Also what PETSc prints (-snes_monitor), which knows nothing of Python's sys.stdout.
+    """
+    global _stdout
+    sys.stdout.flush()
+    _stdout = os.dup(1)
+    os.dup2(2, 1)
+
+
+def write_result(json: str, result: dict[str, Any]) -> None:
+    """Write a result to a file or, for "-", to standard output."""
+    from fem_dnn.results import as_json, write_json
+
+    if json == "-":
+        with os.fdopen(_stdout, "w", closefd=False) as stdout:
+            stdout.write(as_json(result))
+        return
+    try:
+        write_json(Path(json), result)
+    except OSError as problem:
+        raise BadInput(None, "--json", f"{json} cannot be written ({problem.strerror})") from None
+
+
+def summary(result: dict[str, Any]) -> str:
+    """The lines that end a run."""
+    lines = []
+    if "converged" in result:
+        word = "converged" if result["converged"] else "NOT CONVERGED"
+        lines.append(f"{word}: {result['reason']}")
+    if "samples" in result:
+        lines.append(f"{result['samples']} samples predicted")
+    if "objective" in result:
+        parts = f"loss {result['loss']:.10g}, regularization {result['regularization']:.10g}"
+        lines.append(f"objective {result['objective']:.12g} ({parts})")
+    for name in ("accuracy", "train_accuracy", "test_accuracy"):
+        if name in result:
+            lines.append(f"{name.replace('_', ' ')} {result[name]:.2%}")
+    if "iterations" in result:
+        lines.append(
+            f"{result['iterations']} iterations, {result['state_solves']} state solves, "
+            f"{result['hessian_solves']} Hessian products, {result['seconds']:.2f} s"
+        )
+    return "\n".join(lines)
+
+
+def nodes_table(result: dict[str, Any]) -> str:
+    """The nodes as comma-separated text."""
+    head = ",".join([*(f"x{i}" for i in range(len(result["x"][0]))), "weight"])
+    rows = (
+        ",".join(map(repr, [*x, w]))
+        for x, w in zip(result["x"], result["node_weights"], strict=True)
+    )
+    return "\n".join([head, *rows])

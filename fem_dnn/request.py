@@ -1,0 +1,68 @@
+"""What is asked of a command: a case, and where its results, options and words go."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mpi4py import MPI
+from rich.console import Console
+
+from fem_dnn.case import Case, on_root, read_case_collectively
+from fem_dnn.errors import BadInput
+
+CaseLike = Case | str | Path | Mapping[str, Any]
+"""A case, its file, or its tables."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is common to the solving commands.
+
+    Attributes:
+        out: Folder for arrays, pictures and ParaView files; None: none are written.
+        options: PETSc options without prefix.
+        console: Where progress goes; None on other ranks and where nothing is to be said.
+        comm: Communicator.
+    """
+
+    out: Path | None = None
+    options: Mapping[str, object] = field(default_factory=dict)
+    console: Console | None = None
+    comm: MPI.Comm = field(default_factory=lambda: MPI.COMM_WORLD)
+
+    def prepare_out(self) -> None:
+        """Make the folder, when the input is known to be good and before the long work.
+
+        Raises:
+            BadInput: It cannot be made.
+        """
+        if self.out is None:
+            return
+        out = self.out
+
+        def make() -> None:
+            try:
+                out.mkdir(parents=True, exist_ok=True)
+            except OSError as problem:
+                raise BadInput(
+                    None, "--out", f"{out} cannot be made a folder ({problem.strerror})"
+                ) from None
+
+        on_root(self.comm, make)
+
+    def say(self, text: str) -> None:
+        """Tell the person in front of it."""
+        if self.console is not None:
+            self.console.print(text, highlight=False)
+
+
+def read_any(case: CaseLike, request: Request) -> Case:
+    """A case from whatever names it."""
+    if isinstance(case, Case):
+        return case
+    if isinstance(case, Mapping):
+        return Case.parse(case)
+    return read_case_collectively(request.comm, case)
