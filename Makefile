@@ -17,7 +17,7 @@ demo: ## train a network on handwritten digits; pictures at the end
 test: test-mpi test-serial ## run all tests: on two MPI ranks, then serially
 
 test-mpi: ## run the tests that ranks can share, on two of them
-	$(ENTER) mpirun -n 2 $(PYTEST) -q -x -m mpi
+	$(ENTER) mpirun -n 2 $(PYTEST) -q -x --color=no -m mpi
 
 test-serial: ## run all tests on one rank
 	$(ENTER) $(PYTEST) -q
