@@ -32,6 +32,13 @@ from fem_dnn.width import WidthSpace
 Array = NDArray[np.float64]
 
 
+OVERFLOW = (
+    "the state is not finite at the end of the depth: the kernel is too large for these steps; use "
+    "more layers (mesh.depth.cells) or a smaller kernel"
+)
+"""What to say of a state equation that has blown up."""
+
+
 def make_mesh(case: Case, comm: MPI.Comm) -> DepthWidthMesh:
     """The depth-width mesh of a case."""
     width, depth = case.mesh.width, np.array(case.mesh.depth.slab_ends)
@@ -120,13 +127,17 @@ class Model:
             assert self.ingredients.initial is not None
             start = controls.coordinates(self.ingredients.initial)
         else:
-            start = controls.constant()
+            start = np.zeros(controls.n_local)
         if controls.outputs and guess.kind != "file":
             values = ControlValues(
                 outputs=self.ingredients.outputs, offsets=self.ingredients.offsets
             )
             start = start + controls.coordinates(values)
         return start
+
+    def overflows(self, terminal: Array) -> bool:
+        """Whether terminal states, shape (n_local, samples), are not finite on some rank."""
+        return bool(self.network.space.sum(np.array(not np.all(np.isfinite(terminal)), dtype=int)))
 
     def terminal_state(self, at: Linearisation, samples: Samples) -> Array:
         """f(T) for other samples with the weights of a linearisation, shape (n_local, samples)."""

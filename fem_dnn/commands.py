@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fem_dnn.activations import Activation
-from fem_dnn.assembly import Discretisation, Model, assemble, local_samples
+from fem_dnn.assembly import OVERFLOW, Discretisation, Model, assemble, local_samples
 from fem_dnn.case import require_given_controls, require_learning_problem
 from fem_dnn.progress import Progress
 from fem_dnn.request import CaseLike, Request, read_any
@@ -39,10 +39,14 @@ def forward(case: CaseLike, request: Request | None = None) -> Result:
         if model.problem is None:
             inputs = local_samples(model.network.space, model.ingredients.train.inputs)
             state = solve_state(model.network, model.given, inputs)
+            if model.overflows(state.ends[-1]):
+                return write_failure(model, OVERFLOW, request)
             result = {"converged": True, "reason": "the state equation is solved"}
             arrays = state_arrays(model, state, model.given) if request.out else {}
         else:
             at = model.problem.linearise(model.initial)
+            if model.overflows(at.state.ends[-1]):
+                return write_failure(model, OVERFLOW, request)
             result = {
                 "converged": True,
                 "reason": "the state equation is solved",
@@ -55,7 +59,7 @@ def forward(case: CaseLike, request: Request | None = None) -> Result:
             state = at.state
             arrays = solution_arrays(model, at) if request.out else {}
     except SlabFailure as failure:
-        return write_failure(model, failure, request)
+        return write_failure(model, str(failure), request)
     result |= {"state_solves": 1, "seconds": time.perf_counter() - started}
     result = {name: value for name, value in result.items() if value is not None}
     result |= provenance(model, request.options)
@@ -125,7 +129,8 @@ def solve(
                 options=request.options,
             )
     except SlabFailure as failure:
-        return Run(model, None, write_failure(model, failure, request))
+        progress.close()
+        return Run(model, None, write_failure(model, str(failure), request))
     progress.close()
     result = solution_result(model, solution, request.options)
     if request.out is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fem_dnn.assembly import Model, assemble, local_samples, predicted_labels
+from fem_dnn.assembly import OVERFLOW, Model, assemble, local_samples, predicted_labels
 from fem_dnn.case import Case, load_array, on_root
 from fem_dnn.datasets import Scaling
 from fem_dnn.losses import OutputLayer
@@ -44,9 +45,15 @@ def predict(
     try:
         terminal = solve_state(model.network, weights, local_samples(space, inputs)).ends[-1]
     except SlabFailure as failure:
-        return write_failure(model, failure, request)
+        return write_failure(model, str(failure), request)
+    if model.overflows(terminal):
+        return write_failure(model, OVERFLOW, request)
     arrays = {"state": space.to_file_order(terminal.T)}
-    result: dict[str, Any] = {"samples": len(inputs)}
+    result: dict[str, Any] = {
+        "converged": True,
+        "reason": "the state equation is solved",
+        "samples": len(inputs),
+    }
     outputs = arrays["state"]
     if case.loss.kind != "l2":
         layer = OutputLayer(space.from_file_order(trained["outputs"]), trained["offsets"])
@@ -67,10 +74,12 @@ def read_trained(result_dir: Path) -> dict[str, Any]:
     path = result_dir / "solution.npz"
     trained: dict[str, Any] = {
         name: load_array(f"solution.npz:{name}", result_dir, "RESULT_DIR")
-        for name in ("x", "control_t", "kernel", "bias")
+        for name in ("x", "t", "control_t", "kernel", "bias")
     }
     with np.load(path, allow_pickle=False) as arrays:
         names = set(arrays.files)
+        if "made_by" in names:
+            trained["case"] = json.loads(str(arrays["made_by"]))["case"]
         if names >= {"outputs", "offsets"}:
             trained |= {"outputs": arrays["outputs"], "offsets": arrays["offsets"]}
         if "feature_shift" in names:
@@ -82,12 +91,13 @@ def trained_weights(model: Model, trained: Mapping[str, Any], folder: Path) -> L
     """The trained kernel and bias on the case's mesh.
 
     Raises:
-        BadInput: The case's mesh is another one.
+        BadInput: The case's mesh, scheme or activation is another one.
     """
     space, levels = model.network.space, model.network.levels
     for name, here, key in (
         ("x", space.nodes, "mesh.width"),
-        ("control_t", levels.t, "mesh.depth"),
+        ("t", levels.points, "mesh.depth"),
+        ("control_t", levels.t, "network.depth_scheme"),
     ):
         there = trained[name]
         if there.shape != here.shape or not np.allclose(there, here, rtol=1e-10, atol=1e-12):
@@ -96,6 +106,15 @@ def trained_weights(model: Model, trained: Mapping[str, Any], folder: Path) -> L
                 f"differs from that of the network in {folder} ({len(here)} places here, "
                 f"{len(there)} there)",
                 "the mesh, width_degree and depth_scheme that it was trained on",
+            )
+    if "case" in trained:
+        of_training = trained["case"]["network"]["activation"]
+        if of_training != model.case.network.activation:
+            raise model.case.error(
+                "network.activation",
+                f"is {model.case.network.activation}, but the network in {folder} was trained "
+                f"with {of_training}",
+                of_training,
             )
     coefficients = kernel_coefficients(space, levels.weights, trained["kernel"])
     bias = np.ascontiguousarray(space.from_file_order(trained["bias"]))[:, :, None]

@@ -13,7 +13,6 @@ from fem_dnn.case import on_root
 from fem_dnn.problem import Linearisation
 from fem_dnn.request import Request
 from fem_dnn.results import provenance, write_arrays, write_json
-from fem_dnn.slab import SlabFailure
 from fem_dnn.solvers import Tolerances
 
 
@@ -35,9 +34,12 @@ def write_files(
     on_root(request.comm, write)
 
 
-def write_failure(model: Model, failure: SlabFailure, request: Request) -> dict[str, Any]:
-    """The result where the state equation could not be solved at the very start."""
-    result = {"converged": False, "reason": str(failure), **provenance(model, request.options)}
+def write_failure(model: Model, reason: str, request: Request) -> dict[str, Any]:
+    """The result where there is no state: the reason alone; an older run's arrays are removed."""
+    result = {"converged": False, "reason": reason, **provenance(model, request.options)}
+    out = request.out
+    if out is not None:
+        on_root(request.comm, lambda: (out / "solution.npz").unlink(missing_ok=True))
     write_files(request, result, None, "")
     return result
 

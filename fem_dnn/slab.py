@@ -110,7 +110,7 @@ def solve_stages(
         else:
             square = sum_over_ranks(_dots(R, R))
         relative = float(np.max(np.sqrt(square) / scale, initial=0))
-        stalled = stalled + 1 if relative > 0.5 * best else 0
+        stalled = stalled + 1 if relative > 0.9 * best else 0
         best = min(best, relative)
         if relative <= TOLERANCE or (stalled >= 2 and relative <= STALLED):
             return Y, z

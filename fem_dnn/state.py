@@ -10,6 +10,7 @@ Arrays are ordered (level, node, sample).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from fem_dnn.activations import Activation
 from fem_dnn.depth import DepthLevels
 from fem_dnn.nonlocal_operator import NonlocalOperator
-from fem_dnn.slab import combine, solve_stages
+from fem_dnn.slab import Slopes, combine, solve_stages
 from fem_dnn.width import WidthSpace
 
 Array = NDArray[np.float64]
@@ -76,7 +77,15 @@ class TangentTrajectory:
     tracked: Array = field(repr=False)
 
 
-def _march(network: Network, start: Array, slopes_of_slab, tracked: Array, ends: Array) -> None:  # type: ignore[no-untyped-def]
+# An overflow shows in the state, which the caller judges: no warnings on the way.
+@np.errstate(over="ignore", invalid="ignore")
+def _march(
+    network: Network,
+    start: Array,
+    slopes_of_slab: Callable[[int], Slopes],
+    tracked: Array,
+    ends: Array,
+) -> None:
     """March d_t y = slope from y(0) = start, filling `ends` and `tracked`."""
     levels, scheme = network.levels, network.levels.scheme
     guess: Array = np.zeros((scheme.levels, *start.shape))
@@ -121,7 +130,7 @@ def solve_state(
         tracked=np.empty((len(levels.tracking_t) if tracked else 0, *shape)),
     )
 
-    def slopes_of_slab(n: int):  # type: ignore[no-untyped-def]
+    def slopes_of_slab(n: int) -> Slopes:
         slab = levels.of_slab(n)
         u = trajectory.u[slab.start : slab.stop]
         slope = trajectory.slope[slab.start : slab.stop]
@@ -164,7 +173,7 @@ def solve_tangent(
         tracked=np.empty_like(state.tracked),
     )
 
-    def slopes_of_slab(n: int):  # type: ignore[no-untyped-def]
+    def slopes_of_slab(n: int) -> Slopes:
         slab = levels.of_slab(n)
         part = slice(slab.start, slab.stop)
         source = np.zeros_like(state.u[part])

@@ -16,7 +16,7 @@ from slepc4py import SLEPc
 
 from fem_dnn.problem import Linearisation
 from fem_dnn.slab import SlabFailure
-from fem_dnn.solvers.petsc import PetscProblem, original_errors
+from fem_dnn.solvers.petsc import PREFIX, PetscProblem, original_errors
 
 Array = NDArray[np.float64]
 
@@ -100,6 +100,8 @@ def _krylov_schur(
         eps.setTolerances(tol=tolerance, max_it=max_restarts)
         eps.setConvergenceTest(convergence)
         eps.setInitialSpace(vector)
+        eps.setOptionsPrefix(PREFIX)
+        eps.setFromOptions()
         try:
             with original_errors():
                 eps.solve()

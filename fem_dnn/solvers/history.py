@@ -54,6 +54,8 @@ class History:
         report: Called with every iteration.
         accuracy: Computes the training accuracy.
         iterations: The iterations so far.
+        linear_iterations: Krylov iterations so far; kept up to date by the method.
+        at: The last iterate.
     """
 
     problem: LearningProblem
@@ -62,6 +64,7 @@ class History:
     iterations: list[Iteration] = field(default_factory=list)
     started: float = field(default_factory=time.perf_counter)
     linear_iterations: int = 0
+    at: Linearisation | None = None
 
     def __post_init__(self) -> None:
         work = self.problem.work
@@ -95,5 +98,6 @@ class History:
             None if self.accuracy is None else self.accuracy(at),
         )
         self.iterations.append(line)
+        self.at = at
         if self.report is not None:
             self.report(line)

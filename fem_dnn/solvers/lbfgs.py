@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 from petsc4py import PETSc
 
-from fem_dnn.problem import LearningProblem
-from fem_dnn.solvers.history import Accuracy, History, Report
-from fem_dnn.solvers.petsc import PetscProblem, inserted_options, original_errors
+from fem_dnn.problem import LearningProblem, Linearisation
+from fem_dnn.slab import SlabFailure
+from fem_dnn.solvers.descent import Descent, solve_by
+from fem_dnn.solvers.history import Accuracy, Report
+from fem_dnn.solvers.petsc import PREFIX, original_errors
 from fem_dnn.solvers.solution import Solution, Tolerances
 
 Array = NDArray[np.float64]
-
-PREFIX = "fem_dnn_"
 
 DEFAULTS: dict[str, object] = {
     "tao_type": "lmvm",
@@ -31,8 +31,8 @@ REASONS = {
         'solver.method = "newton"'
     ),
     _TAO.DIVERGED_LS_FAILURE: (
-        "the line search found no decrease at a gradient norm of {gradient_norm:.2e}: round-off; "
-        'raise solver.rtol, or use solver.method = "newton"'
+        "the line search found no decrease at a gradient norm of {gradient_norm:.2e}; if that is "
+        'small enough raise solver.rtol, else use solver.method = "newton"'
     ),
     _TAO.CONVERGED_STEPTOL: (
         "the steps became too small at a gradient norm of {gradient_norm:.2e}; raise solver.rtol, "
@@ -50,52 +50,60 @@ def solve_lbfgs(
     initial: Array,
     tolerances: Tolerances | None = None,
     *,
-    escape: bool = False,
+    escape: bool = True,
     report: Report | None = None,
     accuracy: Accuracy | None = None,
     options: Mapping[str, object] | None = None,
 ) -> Solution:
     """Solve the learning problem by limited-memory BFGS.
 
-    Args, returns and errors as `solve_newton`; `escape` has nothing to act on here, because a
-    first-order method sees no curvature, and the reason says so.
+    Arguments, returns and errors are those of `solve_newton`.
     """
-    tolerances = tolerances or Tolerances()
-    history = History(problem, report, accuracy)
-    at = problem.linearise(np.array(initial))
-    initial_norm = at.gradient_norm
-    target = tolerances.target(initial_norm)
-    petsc = PetscProblem(problem)
-    petsc.adopt(at)
-    tao, x, g = PETSc.TAO().create(petsc.comm), petsc.vector(at.control), petsc.vector()
+    return solve_by(
+        _descend,
+        DEFAULTS,
+        problem,
+        initial,
+        tolerances,
+        escape=escape,
+        report=report,
+        accuracy=accuracy,
+        options=options,
+    )
+
+
+def _descend(descent: Descent) -> tuple[Linearisation, str]:
+    """Run TAO."""
+    petsc, history, target = descent.petsc, descent.history, descent.target
+    tao = PETSc.TAO().create(petsc.comm)
+    x, g = petsc.vector(descent.start.control), petsc.vector()
+
+    def monitor(tao: PETSc.TAO) -> None:
+        if tao.getIterationNumber() > 0:  # the start is in the history already
+            history.add(petsc.at(tao.getSolution()))
+
     try:
-        with inserted_options(PREFIX, DEFAULTS, options or {}) as require_read:
-            tao.setOptionsPrefix(PREFIX)
-            tao.setObjectiveGradient(petsc.objective_gradient, g)
-            tao.setTolerances(gatol=target, grtol=0.0, gttol=0.0)
-            tao.setMaximumIterations(tolerances.max_iterations)
-            tao.setMonitor(lambda tao: history.add(petsc.at(tao.getSolution())))
-            tao.setSolution(x)
-            tao.setFromOptions()
-            require_read()
-            with original_errors():
-                tao.solve()
-        at = petsc.at(x)
+        tao.setOptionsPrefix(PREFIX)
+        tao.setObjectiveGradient(petsc.objective_gradient, g)
+        tao.setTolerances(gatol=target, grtol=0.0, gttol=0.0)
+        tao.setMaximumIterations(descent.iterations_left)
+        tao.setMonitor(monitor)
+        tao.setSolution(x)
+        petsc.adopt(descent.start)
+        tao.setFromOptions()
+        descent.options.require_read()
+        if descent.start.gradient_norm <= target:
+            return descent.outcome(descent.start, "")
+        with original_errors():
+            tao.solve()
         code = tao.getConvergedReason()
+        text = REASONS.get(code, f"PETSc stopped with TAO reason {code}")
+        return descent.outcome(petsc.at(x), text if petsc.failure is None else str(petsc.failure))
+    except (SlabFailure, PETSc.Error) as failure:
+        # PETSc's line search gives up on values that are not finite: say what made them so.
+        if petsc.failure is None and isinstance(failure, PETSc.Error):
+            raise
+        return descent.outcome(history.at or descent.start, str(petsc.failure or failure))
     finally:
         for thing in (tao, x, g):
             thing.destroy()
-        petsc.destroy()
-    converged = at.gradient_norm <= target
-    if converged:
-        text = "the gradient norm {gradient_norm:.2e} is within the tolerance"
-        text += " (a critical point: L-BFGS sees no curvature)"
-    else:
-        text = REASONS.get(code, f"PETSc stopped with TAO reason {code}")
-    return Solution.from_history(
-        at,
-        history,
-        converged=converged,
-        reason=text.format(gradient_norm=at.gradient_norm, iterations=len(history.iterations) - 1),
-        initial_gradient_norm=initial_norm,
-    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -89,11 +89,6 @@ class PetscProblem:
         self._recent = [_Visited(at), *self._recent[:1]]
         self._iterate = None
 
-    @property
-    def iterate(self) -> Linearisation | None:
-        """The last iterate whose Hessian was asked for."""
-        return None if self._iterate is None else self._iterate.at
-
     def at(self, x: PETSc.Vec) -> Linearisation:
         """The linearisation at a vector (collective)."""
         return self._visit(x).at
@@ -109,7 +104,7 @@ class PetscProblem:
         return fresh
 
     def objective(self, _solver: PETSc.Object, x: PETSc.Vec) -> float:
-        """J; a huge number where an implicit slab fails.
+        """J; a huge number where an implicit slab fails or the state overflows.
 
         Near a minimiser J changes by less than its round-off, and a trust region that compares
         its values would reject good steps. There the change is taken from the gradients at both
@@ -119,7 +114,8 @@ class PetscProblem:
         visited = self._visit(x)
         try:
             if visited.told is None:
-                visited.told = self._tell(visited.at)
+                told = self._tell(visited.at)
+                visited.told = told if math.isfinite(told) else INFEASIBLE
             return visited.told
         except SlabFailure as failure:
             self.failure = failure
@@ -168,30 +164,41 @@ class PetscProblem:
         self._recent, self._iterate, self._shell.at = [], None, None
 
 
-LATE = ("view", "monitor", "reason", "draw")
-"""Parts of the names of options that PETSc may read as late as when it is done."""
+PREFIX = "fem_dnn_"
+"""Prefix of all our PETSc options; the command line's `-- -name` gets it unasked."""
+
+LATE = ("view", "monitor", "reason", "draw", "eps_", "st_", "bv_", "ds_")
+"""Parts of the names of options that PETSc and SLEPc may read as late as when they are done."""
 
 
-@contextmanager
-def inserted_options(
-    prefix: str, defaults: Mapping[str, object], user: Mapping[str, object]
-) -> Iterator[Callable[[], None]]:
-    """PETSc options under a prefix for as long as the solve lasts; the user's win.
+@dataclass(frozen=True)
+class OptionsInUse:
+    """PETSc options that a user has given.
 
-    Sub-solvers read theirs late, so they stay in until the end. A user's option that nothing has
-    read by then is a mistake and reported as such.
-
-    Yields:
-        A function to call when the solver is set up: it reports options that nothing has read and
-        that are not read late, before a long solve has been done for nothing.
-
-    Raises:
-        BadInput: A user's option was used by nothing.
+    Attributes:
+        prefix: Their prefix.
+        user: Names and values without prefix.
     """
 
-    def require_read(names: Iterable[str]) -> None:
-        for name in names:
-            if not _was_read(prefix + name):
+    prefix: str
+    user: Mapping[str, object]
+
+    def given(self, name: str) -> bool:
+        """Whether the user has given an option."""
+        return name in self.user
+
+    def unread(self) -> list[str]:
+        """Names that nothing has asked for so far."""
+        return [name for name in self.user if not _was_read(self.prefix + name)]
+
+    def require_read(self) -> None:
+        """Call it when the solver is set up, before a long solve is done for nothing.
+
+        Raises:
+            BadInput: Nothing has read an option that is not one of the `LATE` ones.
+        """
+        for name in self.unread():
+            if not any(part in name for part in LATE):
                 raise BadInput(
                     None,
                     f"PETSc option -{name}",
@@ -199,13 +206,21 @@ def inserted_options(
                     "options of the PETSc objects in use, such as -snes_monitor or -ksp_max_it",
                 )
 
+
+@contextmanager
+def inserted_options(
+    prefix: str, defaults: Mapping[str, object], user: Mapping[str, object]
+) -> Iterator[OptionsInUse]:
+    """PETSc options under a prefix for as long as the solve lasts; the user's win.
+
+    Sub-solvers read theirs late, so they stay in until the end.
+    """
     options = PETSc.Options(prefix)
     merged = {**defaults, **user}
     for name, value in merged.items():
         options.setValue(name, value)
     try:
-        yield lambda: require_read(n for n in user if not any(part in n for part in LATE))
-        require_read(user)
+        yield OptionsInUse(prefix, user)
     finally:
         for name in merged:
             options.delValue(name)

@@ -38,7 +38,8 @@ class Solution:
 
     Attributes:
         at: The learning problem linearised at the returned control.
-        converged: Whether the tolerance is met there, and negative curvature left where asked.
+        converged: Whether the tolerance is met there, and it is neither a kink nor, where curvature
+            was examined, a saddle.
         reason: Why it ended and, if not converged, what to try.
         initial_gradient_norm: L2 norm of the reduced gradient at the initial guess.
         lowest_eigenvalue: Lowest Hessian eigenvalue at the returned control, where computed.

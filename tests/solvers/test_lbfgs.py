@@ -31,7 +31,7 @@ def test_agrees_with_newton(options: dict) -> None:
     assert abs(a.objective - b.objective) < 1e-12 * b.objective
     x, y = everywhere(a.problem, a.control), everywhere(b.problem, b.control)
     assert relative(x, y) < 1e-5
-    assert "L-BFGS sees no curvature" in a.reason
+    assert "local minimiser" in a.reason
     if "mask" in options:
         start = a.problem.controls.values(problem_and_start(**options)[1]).kernel
         assert np.all(a.problem.controls.values(a.control).kernel[start == 0] == 0)
@@ -49,7 +49,7 @@ def test_same_solution_on_any_number_of_ranks() -> None:
 def test_history_has_every_iterate() -> None:
     problem, start = problem_and_start(kernel=False)
     told = []
-    solution = solve_lbfgs(problem, start, Tolerances(rtol=1e-6), report=told.append)
+    solution = solve_lbfgs(problem, start, Tolerances(rtol=1e-6), escape=False, report=told.append)
     assert told == solution.history
     assert [line.iteration for line in told] == list(range(solution.iterations + 1))
     assert told[0].gradient_norm == solution.initial_gradient_norm

@@ -115,9 +115,20 @@ def test_unread_options_of_the_user_are_mistakes() -> None:
     """Defaults that nothing reads are not the user's fault."""
     with (
         pytest.raises(BadInput, match=r"PETSc option -ksp_tpye: nothing in this solve reads it"),
-        inserted_options("test_", {"pc_type": "none"}, {"ksp_tpye": "cg"}),
+        inserted_options("test_", {"pc_type": "none"}, {"ksp_tpye": "cg"}) as options,
     ):
-        pass
+        options.require_read()
+    assert all_options() == {}
+
+
+def test_options_that_are_read_late_are_told_at_the_end() -> None:
+    with inserted_options("test_", {}, {"snes_veiw": None, "ksp_view": None}) as options:
+        assert options.unread() == ["snes_veiw", "ksp_view"]
+        with pytest.raises(BadInput, match="snes_veiw"):
+            options.require_read()
+    with inserted_options("test_", {}, {"ksp_view": None}) as options:
+        options.require_read()
+        assert options.unread() == ["ksp_view"]
     assert all_options() == {}
 
 

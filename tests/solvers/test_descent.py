@@ -1,0 +1,43 @@
+"""What the methods share: kinks, options at a start that is a solution already, ksp_rtol."""
+
+import pytest
+from helpers import random_problem
+from mpi4py import MPI
+
+from fem_dnn.solvers import METHODS, Tolerances, solve_newton
+
+pytestmark = pytest.mark.mpi
+
+
+@pytest.mark.parametrize("escape", [True, False])
+@pytest.mark.parametrize("method", METHODS)
+def test_the_kink_of_relu_is_no_solution(method: str, escape: bool) -> None:
+    """At zero controls the gradient vanishes by convention, whatever the loss."""
+    problem = random_problem(MPI.COMM_WORLD, activation="relu", scheme="resnet")
+    solution = METHODS[method](problem, problem.controls.constant(), escape=escape)
+    assert solution.gradient_norm == 0 and not solution.converged
+    assert "kink" in solution.reason and "constant" in solution.reason
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_options_are_read_where_nothing_is_left_to_do(method: str) -> None:
+    problem = random_problem(MPI.COMM_WORLD, scheme="resnet", cells=2)
+    solve, start = METHODS[method], problem.controls.constant()
+    found = solve(problem, start, Tolerances(rtol=1e-6))
+    name = {"newton": "ksp_max_it", "lbfgs": "tao_max_it"}[method]
+    again = solve(problem, found.control, Tolerances(atol=1e-3), options={name: 50})
+    assert again.converged and again.iterations == 0
+
+
+def test_ksp_rtol_is_the_users() -> None:
+    problem = random_problem(MPI.COMM_WORLD, scheme="resnet", cells=2)
+    start = problem.controls.constant()
+    ours = solve_newton(problem, start, Tolerances(rtol=1e-6))
+    exact = solve_newton(problem, start, Tolerances(rtol=1e-6), options={"ksp_rtol": 1e-13})
+    assert exact.linear_iterations > 1.2 * ours.linear_iterations
+
+
+def test_snes_rtol_is_named() -> None:
+    problem = random_problem(MPI.COMM_WORLD, scheme="resnet", cells=2)
+    solution = solve_newton(problem, problem.controls.constant(), options={"snes_rtol": 0.5})
+    assert not solution.converged and "-snes_rtol" in solution.reason
