@@ -210,14 +210,17 @@ class ControlSpace:
         return direction
 
     def constant(self, kernel: float = 0.0, bias: float = 0.0) -> Array:
-        """The control a = kernel, b = bias."""
-        count, N = self.levels.count, self.space.n_nodes
-        return self.coordinates(
-            ControlValues(
-                np.full((count, N, N), kernel) if self.has_kernel else None,
-                np.full((count, N), bias) if self.has_bias else None,
-            )
-        )
+        """The control a = kernel, b = bias; learned outputs and offsets are zero."""
+        space, K = self.space, self.outputs
+        omega, root = np.sqrt(self.levels.weights), space.sqrt_weights[space.owned]
+        kernel_part = bias_part = None
+        if self.has_kernel:
+            scale = kernel * space.sqrt_weights[:, None] * root
+            kernel_part = omega[:, None, None] * scale
+        if self.has_bias:
+            bias_part = bias * omega[:, None] * root
+        outputs, offsets = np.zeros((K, space.n_local)), np.zeros(K)
+        return self.join(ControlParts(kernel_part, bias_part, outputs, offsets))
 
     def any_rank(self, condition: bool) -> bool:
         """Whether the condition holds on some rank (collective)."""
