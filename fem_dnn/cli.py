@@ -162,19 +162,35 @@ def nodes(
 
 @app.command()
 def validate(case: CaseFile, set_: Overrides = None, quiet: Quiet = False) -> None:
-    """Check a case file, its data included, without solving."""
+    """Check a case file, its data included, without solving, and say which commands accept it."""
     from mpi4py import MPI
 
     from fem_dnn.assembly import assemble
-    from fem_dnn.case import read_case_collectively
+    from fem_dnn.case import (
+        read_case_collectively,
+        require_given_controls,
+        require_learning_problem,
+    )
 
-    model = assemble(read_case_collectively(MPI.COMM_WORLD, case, set_ or ()), MPI.COMM_WORLD)
+    read = read_case_collectively(MPI.COMM_WORLD, case, set_ or ())
+    model = assemble(read, MPI.COMM_WORLD)
+    needs = {"forward": require_given_controls, "solve": require_learning_problem}
+    accepted, refused = ["predict"], []
+    for command, require in needs.items():
+        try:
+            require(read)
+            accepted.append(command)
+        except BadInput as problem:
+            refused.append(f"not for {command}: {problem.key} {problem.wrong}")
     if MPI.COMM_WORLD.rank == 0 and not quiet:
         space, levels = model.network.space, model.network.levels
         samples = len(model.ingredients.train.inputs)
         print(
-            f"{case}: good ({samples} samples, {space.n_nodes} width nodes, {levels.layers} layers)"
+            f"{case}: good for {', '.join(sorted(accepted))} "
+            f"({samples} samples, {space.n_nodes} width nodes, {levels.layers} layers)"
         )
+        for line in refused:
+            print(line)
 
 
 @app.command()
@@ -190,6 +206,7 @@ def init(
     from mpi4py import MPI
 
     from fem_dnn.case import on_root, template
+    from fem_dnn.files import write_whole
 
     path = out or Path(f"{dataset}.toml")
 
@@ -198,7 +215,7 @@ def init(
         if path.exists():
             raise BadInput(str(path), None, "exists already", "another name with --out FILE")
         try:
-            path.write_text(text, encoding="utf-8")
+            write_whole(path, lambda file: file.write(text.encode()))
         except OSError as problem:
             raise BadInput(str(path), None, f"cannot be written ({problem.strerror})") from None
 

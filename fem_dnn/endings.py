@@ -19,12 +19,21 @@ def end_well(work: Callable[[], object]) -> NoReturn:
     """Do the work and end the process as the contract says.
 
     Exit status: the work's own if it returns a number, else 0; 1 for an error of the program's
-    subject, 2 for bad input, 130 after a signal, 70 for a defect of the program.
+    subject, 2 for bad input, 130 after a signal, 70 for a defect of the program. Where standard
+    output is closed early (`| head`) the end is quiet, with status 1.
     """
+    # Else PETSc takes a closed pipe for a crash, says so at length and aborts.
+    options = os.environ.get("PETSC_OPTIONS", "")
+    os.environ["PETSC_OPTIONS"] = f"{options} -no_signal_handler".lstrip()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupted)
     try:
         status = work()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # What is left in the buffer must not fail once more when the process ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except click.ClickException as problem:
         _leave(f"fem-dnn: {problem.format_message()}", 2)
     except BadInput as problem:

@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from fem_dnn import datasets
 from fem_dnn.case import Case, field_array, functions_array, load_array
 from fem_dnn.case.arrays import Shapes
+from fem_dnn.case.relations import MAX_CLASSES, output_offsets
 from fem_dnn.case.values import split_reference
 from fem_dnn.controls import ControlValues
 from fem_dnn.depth import DepthLevels
+from fem_dnn.errors import BadInput
 
 Array = NDArray[np.float64]
 
@@ -123,7 +125,7 @@ def read_ingredients(
         mask=_mask(case, places),
         outputs=outputs,
         offsets=offsets,
-        initial=_initial_from_file(case, places),
+        initial=_initial_from_file(case, places, outputs if train.targets is not None else None),
         dataset=embedded,
     )
 
@@ -150,16 +152,21 @@ def _given_targets(case: Case, places: Places, samples: int) -> Array:
         if kind == "mse":
             shapes = {("samples", "outputs"): (samples, None), **shapes}
         values = load_array(entries, case.folder, key, shapes, file=case.file)
+    elif len(entries) != samples:
+        wrong = f"has {len(entries)} entries for {samples} inputs"
+        raise case.error(key, wrong, f"{samples} entries, one per sample")
     else:
         values = np.array(entries, dtype=np.float64)
     if kind == "mse":
         return values.reshape(samples, -1)
     if kind == "logistic" and not np.all(np.abs(values) == 1):
-        wrong = values[np.abs(values) != 1][0]
-        raise case.error(key, f"{wrong:g} is not a label", "+1 and -1")
-    if kind == "softmax" and not np.all((values >= 0) & (values == np.round(values))):
-        wrong = values[(values < 0) | (values != np.round(values))][0]
-        raise case.error(key, f"{wrong:g} is not a class number", "0, 1, 2, ...")
+        wrong = f"{values[np.abs(values) != 1][0]:g} is not a label"
+        raise case.error(key, wrong, "+1 and -1")
+    if kind == "softmax":
+        classes = (values >= 0) & (values < MAX_CLASSES) & (values == np.round(values))
+        if not np.all(classes):
+            wrong = f"{values[~classes][0]:g} is not a class number"
+            raise case.error(key, wrong, f"0, 1, 2, ... below {MAX_CLASSES}")
     return values
 
 
@@ -204,14 +211,11 @@ def _output_layer(case: Case, places: Places, train: Samples) -> tuple[Array | N
             f"has {len(outputs)} functions where the data have {needed} outputs",
             f'{needed} functions, or "default"',
         )
-    offsets = np.array(loss.offsets or [0.0] * len(outputs))
-    if set(loss.offsets) == {0.0}:  # the contract's default, [0.0], fits any number of outputs
-        offsets = np.zeros(len(outputs))
-    if len(offsets) != len(outputs):
-        raise case.error(
-            "loss.offsets", f"has {len(offsets)} entries", f"{len(outputs)}, one per output"
-        )
-    return outputs, offsets
+    try:
+        offsets = output_offsets(loss.offsets, len(outputs))
+    except BadInput as problem:
+        raise problem.at(file=case.file) from None
+    return outputs, np.array(offsets)
 
 
 def _outputs_needed(case: Case, train: Samples) -> int | None:
@@ -295,7 +299,8 @@ def _mask(case: Case, places: Places) -> Array | None:
     return mask
 
 
-def _initial_from_file(case: Case, places: Places) -> ControlValues | None:
+def _initial_from_file(case: Case, places: Places, outputs: Array | None) -> ControlValues | None:
+    """Controls of an earlier result; learned outputs are as many as `outputs`, any where None."""
     initial = case.initial
     if initial.kind != "file":
         return None
@@ -306,8 +311,9 @@ def _initial_from_file(case: Case, places: Places) -> ControlValues | None:
     if case.network.bias is True:
         wanted["bias"] = {("levels", "nodes"): (count, nodes)}
     if case.loss.train_outputs:
-        wanted["outputs"] = {("outputs", "nodes"): (None, nodes)}
-        wanted["offsets"] = {("outputs",): (None,)}
+        learned = None if outputs is None else len(outputs)
+        wanted["outputs"] = {("outputs", "nodes"): (learned, nodes)}
+        wanted["offsets"] = {("outputs",): (learned,)}
     key, path = "solver.initial.path", initial.path
     if split_reference(path) is None:
         raise case.error(key, f'"{path}" is not an npz file', "a file such as solution.npz")

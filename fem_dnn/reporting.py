@@ -8,14 +8,23 @@ from pathlib import Path
 from typing import Any
 
 from fem_dnn.errors import BadInput
+from fem_dnn.files import try_writing
 
 
 def require_writable(path: Path) -> None:
-    """Complain about the result's file before the work, not after it."""
-    if path.is_dir():
+    """Complain about the result's file before the work, not after it.
+
+    Raises:
+        BadInput: It cannot be written.
+    """
+    if os.path.isdir(path):
         raise BadInput(None, "--json", f"{path} is a folder", "a file, or - for standard output")
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         raise BadInput(None, "--json", f"{path.parent} is not a folder", "an existing folder")
+    try:
+        try_writing(path)
+    except OSError as problem:
+        raise _not_writable(path, problem) from None
 
 
 _stdout = 1
@@ -44,7 +53,11 @@ def write_result(json: str, result: dict[str, Any]) -> None:
     try:
         write_json(Path(json), result)
     except OSError as problem:
-        raise BadInput(None, "--json", f"{json} cannot be written ({problem.strerror})") from None
+        raise _not_writable(json, problem) from None
+
+
+def _not_writable(json: str | Path, problem: OSError) -> BadInput:
+    return BadInput(None, "--json", f"{json} cannot be written ({problem.strerror})")
 
 
 def summary(result: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from fem_dnn.case import Case, on_root, read_case_collectively
 from fem_dnn.errors import BadInput
+from fem_dnn.files import try_writing
 
 CaseLike = Case | str | Path | Mapping[str, Any]
 """A case, its file, or its tables."""
@@ -37,7 +38,7 @@ class Request:
         """Make the folder, when the input is known to be good and before the long work.
 
         Raises:
-            BadInput: It cannot be made.
+            BadInput: It cannot be made, or nothing can be written there.
         """
         if self.out is None:
             return
@@ -50,6 +51,11 @@ class Request:
                 raise BadInput(
                     None, "--out", f"{out} cannot be made a folder ({problem.strerror})"
                 ) from None
+            try:
+                try_writing(out / "result.json")
+            except OSError as problem:
+                wrong = f"{out} cannot be written to ({problem.strerror})"
+                raise BadInput(None, "--out", wrong, "a folder to write in") from None
 
         on_root(self.comm, make)
 

@@ -35,6 +35,7 @@ ARRAYS = {
     "negative": np.array([1.0, -1.0]),
     "mask": np.full((3, 3), 0.5),
     "empty": np.ones((0, 3)),
+    "many": np.array([0.0, 10_000.0]),
     "kernel": np.ones((2, 3, 3)),
     "levels": np.ones((5, 3, 3)),
     "bias": np.ones((2, 3)),
@@ -110,6 +111,15 @@ CASES = {
     "labels 0 and 1": ({"loss": LOGISTIC, **data(targets="arrays.npz:labels")}, "data.targets"),
     "label 2": ({"loss": LOGISTIC, **data(targets=[1, 2])}, "data.targets"),
     "class one half": ({"loss": SOFTMAX, **data(targets="arrays.npz:halves")}, "data.targets"),
+    "class ten thousand": ({"loss": SOFTMAX, **data(targets="arrays.npz:many")}, "data.targets"),
+    "four numbers for two samples of a file": (
+        {"loss": {"kind": "mse"}, **arrays("good", targets=[1.0, 2.0, 3.0, 4.0])},
+        "data.targets",
+    ),
+    "three labels for two samples of a file": (
+        {"loss": LOGISTIC, **arrays("good", targets=[1, -1, 1])},
+        "data.targets",
+    ),
     "negative class": ({"loss": SOFTMAX, **data(targets="arrays.npz:negative")}, "data.targets"),
     "more classes than outputs": (
         {"loss": {**SOFTMAX, "outputs": ["1", "x[0]"]}, **data(targets=[0, 2])},
@@ -137,6 +147,14 @@ CASES = {
     ),
     "initial file of another mesh": (
         {"solver": {"initial": {"kind": "file", "path": "other_mesh.npz"}}},
+        "solver.initial.path",
+    ),
+    "initial file of other outputs": (
+        {
+            "loss": {"kind": "mse", "train_outputs": True},
+            **data(targets=[1.0, 2.0]),
+            "solver": {"initial": {"kind": "file", "path": "two_outputs.npz"}},
+        },
         "solver.initial.path",
     ),
     "initial file without bias": (
@@ -215,12 +233,15 @@ def folder(tmp_path_factory):
     np.savez(folder / "arrays.npz", **ARRAYS)
     np.savez(folder / "other_mesh.npz", kernel=np.ones((2, 4, 4)), bias=np.ones((2, 4)))
     np.savez(folder / "kernel_only.npz", kernel=np.ones((2, 3, 3)))
+    controls = {"kernel": np.ones((2, 3, 3)), "bias": np.ones((2, 3))}
+    np.savez(folder / "two_outputs.npz", **controls, outputs=np.ones((2, 3)), offsets=np.ones(2))
     (folder / "broken.npz").write_bytes(b"PK\x03\x04 and nothing more")
     (folder / "broken.toml").write_text("[mesh\nwidth = 1\n")
     (folder / "folder").mkdir()
     (folder / "result").mkdir()
-    other = {"x": np.ones((4, 1)), "control_t": np.ones(2), "kernel": np.ones((2, 4, 4))}
-    np.savez(folder / "result/solution.npz", **other, bias=np.ones((2, 4)))
+    other = {"x": np.ones((4, 1)), "t": np.ones(3), "control_t": np.ones(2)}
+    controls = {"kernel": np.ones((2, 4, 4)), "bias": np.ones((2, 4))}
+    np.savez(folder / "result/solution.npz", **other, **controls)
     return folder
 
 

@@ -1,10 +1,12 @@
 """The command line itself: options, streams, exit status."""
 
 import json
+import os
+import stat
 
 import numpy as np
 import pytest
-from program import batch, merged, run, write_case
+from program import batch, merged, run, start, write_case
 
 import fem_dnn
 
@@ -199,3 +201,81 @@ def test_exact_objective(folder, activation, objective):
     penalty = 0.05 * 1.5 * 0.01 if activation == "relu" else 0.0
     first = outcome.json["history"][0]["objective"]
     assert first == pytest.approx(0.5 * start**2 + penalty, rel=1e-12)
+
+
+# what is validated, and where words and results go
+
+GIVEN = ["--set", "network.kernel=x[0]", "--set", "network.bias=t"]
+VALIDATED = {
+    # case file and overrides -> the commands it is good for, what is said about the others
+    "learning problem": (["case.toml"], "predict, solve", ["forward: network.kernel is true"]),
+    "given controls": (
+        ["case.toml", *GIVEN],
+        "forward, predict",
+        ["solve: network has nothing to train"],
+    ),
+    "no targets": (
+        ["inputs.toml"],
+        "predict",
+        ["forward: network.kernel is true", "solve: data.targets is missing"],
+    ),
+    "learned outputs alone": (
+        ["outputs.toml", *GIVEN],
+        "forward, predict, solve",
+        [],
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def validated(folder):
+    write_case(folder / "inputs.toml", {**CASE, "data": {"inputs": ["x[0]"]}})
+    outputs = {"data": {"inputs": ["x[0]"], "targets": [0.5]}}
+    write_case(
+        folder / "outputs.toml",
+        {**CASE, **outputs, "loss": {"kind": "mse", "train_outputs": True}},
+    )
+    found = batch([["validate", *words] for words, _, _ in VALIDATED.values()], folder=folder)
+    return dict(zip(VALIDATED, found, strict=True))
+
+
+@pytest.mark.parametrize("name", VALIDATED)
+def test_validate_says_which_commands_accept_the_case(validated, name):
+    [outcome] = validated[name]
+    _, commands, refused = VALIDATED[name]
+    assert (outcome.status, outcome.err) == (0, "")
+    first, *others = outcome.out.splitlines()
+    assert f": good for {commands} (" in first
+    assert len(others) == len(refused)
+    for line, said in zip(others, refused, strict=True):
+        assert line.startswith(f"not for {said}")
+
+
+@pytest.mark.parametrize("words", [["nodes", "wide.toml"], ["nodes", "wide.toml", "--json", "-"]])
+def test_a_reader_that_leaves_early_ends_the_run_in_silence(folder, words):
+    """`fem-dnn nodes case.toml | head -0`: no message of the program, of Python, of PETSc."""
+    write_case(folder / "wide.toml", CASE)
+    process = start(*words, "--set", "mesh.width.cells=4000", folder=folder)
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait(60) == 1
+
+
+def test_json_into_a_device_and_through_a_link(folder):
+    (folder / "link.json").symlink_to("linked.json")
+    os.mkfifo(folder / "pipe")
+    reader = os.open(folder / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        for [outcome] in batch(
+            [["nodes", "case.toml", "--json", name] for name in ("/dev/null", "link.json", "pipe")],
+            folder=folder,
+        ):
+            assert (outcome.status, outcome.err) == (0, "")
+        piped = os.read(reader, 65536).decode()
+    finally:
+        os.close(reader)
+    assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+    assert (folder / "link.json").is_symlink()
+    assert stat.S_ISFIFO(os.stat(folder / "pipe").st_mode)
+    assert piped == (folder / "linked.json").read_text()
+    assert len(json.loads(piped)["x"]) == 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from fem_dnn.case.commands import Constant
 from fem_dnn.case.values import REFERENCE, split_reference
 from fem_dnn.errors import BadInput, shown
 
@@ -23,6 +24,8 @@ def require_consistent(case: Case) -> None:
     _check_outputs(case)
     _check_tracking(case)
     _check_bounds(case)
+    _check_mask(case)
+    _check_initial(case)
     _check_path(case)
 
 
@@ -56,8 +59,24 @@ def require_learning_problem(case: Case) -> None:
         )
 
 
+def output_offsets(offsets: tuple[float, ...], count: int) -> tuple[float, ...]:
+    """m_k for `count` outputs: one each; none given, or [0.0] alone, is 0 for any number of them.
+
+    Raises:
+        BadInput: Another number of offsets.
+    """
+    if offsets in ((), (0.0,)):
+        return (0.0,) * count
+    if len(offsets) != count:
+        wrong = f"has {len(offsets)} entries"
+        raise BadInput(None, "loss.offsets", wrong, f"{count}, one per output")
+    return offsets
+
+
 MAX_CLASSES = 10_000
 """Most classes, so that a wrong column is not taken for class numbers."""
+
+_OUTPUT_LOSSES = "loss.kind = mse, logistic or softmax"
 
 _TARGETS = {
     "l2": f"{REFERENCE} of shape (samples, nodes), or a list of expressions in x, one per sample",
@@ -136,8 +155,13 @@ def _check_outputs(case: Case) -> None:
                 None,
                 "loss.train_outputs",
                 "has no meaning for loss l2, which compares functions and has no outputs",
-                "false, or loss.kind = mse, logistic or softmax",
+                f"false, or {_OUTPUT_LOSSES}",
             )
+        # The contract writes the defaults out, whatever the loss.
+        for name, unused in (("outputs", (("1",), "default")), ("offsets", ((), (0.0,)))):
+            if getattr(loss, name) not in unused:
+                wrong = "has no meaning for loss l2, which compares functions and has no outputs"
+                raise BadInput(None, f"loss.{name}", wrong, f"none, or {_OUTPUT_LOSSES}")
         return
     if not isinstance(loss.outputs, tuple):
         return
@@ -151,10 +175,7 @@ def _check_outputs(case: Case) -> None:
             "has one entry",
             'two or more for softmax, one per class, or "default"',
         )
-    if loss.offsets and len(loss.offsets) != count:
-        raise BadInput(
-            None, "loss.offsets", f"has {len(loss.offsets)} entries", f"{count}, one per output"
-        )
+    output_offsets(loss.offsets, count)
     targets = case.data.targets
     if loss.kind == "mse" and isinstance(targets, tuple):
         columns = len(targets[0]) if isinstance(targets[0], tuple) else 1
@@ -183,6 +204,36 @@ def _check_bounds(case: Case) -> None:
         if getattr(case.bounds, name) and isinstance(getattr(case.network, name), str):
             raise BadInput(
                 None, f"bounds.{name}", f"bounds a {name} that is given", f"network.{name} = true"
+            )
+
+
+def _check_mask(case: Case) -> None:
+    if case.network.kernel is False and case.network.kernel_mask is not None:
+        raise BadInput(
+            None,
+            "network.kernel_mask",
+            "masks a kernel that is absent",
+            "no mask, or network.kernel = true, an expression or an array",
+        )
+
+
+def _check_initial(case: Case) -> None:
+    """A constant guess speaks of controls that are trained; where none is, nobody reads it.
+
+    The default values pass: `{ kind = "constant" }` alone is right for any network.
+    """
+    initial, network = case.solver.initial, case.network
+    trains = True in (network.kernel, network.bias) or case.loss.train_outputs
+    if not isinstance(initial, Constant) or not trains:
+        return
+    for name in ("kernel", "bias"):
+        unused = (0.0, Constant.model_fields[name].default)
+        if getattr(network, name) is not True and getattr(initial, name) not in unused:
+            raise BadInput(
+                None,
+                f"solver.initial.{name}",
+                f"is a guess of a {name} that is not trained",
+                f"0.0, or network.{name} = true",
             )
 
 
