@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from fem_dnn import mesh as meshes
 from fem_dnn.activations import ACTIVATIONS, Activation
-from fem_dnn.case import Case, on_root
+from fem_dnn.case import Case
 from fem_dnn.case.domain import Interval, WidthFile
+from fem_dnn.collective import on_root
 from fem_dnn.controls import ControlSpace, ControlValues, local_mask
 from fem_dnn.datasets import Scaling
 from fem_dnn.depth import SCHEMES, DepthLevels

@@ -205,7 +205,8 @@ def init(
     """Write a commented case file."""
     from mpi4py import MPI
 
-    from fem_dnn.case import on_root, template
+    from fem_dnn.case import template
+    from fem_dnn.collective import on_root
     from fem_dnn.files import write_whole
 
     path = out or Path(f"{dataset}.toml")
@@ -271,7 +272,8 @@ def _run(
     from mpi4py import MPI
     from rich.console import Console
 
-    from fem_dnn.case import on_root, read_case_collectively
+    from fem_dnn.case import read_case_collectively
+    from fem_dnn.collective import on_root
     from fem_dnn.request import Request
 
     comm = MPI.COMM_WORLD

@@ -24,7 +24,7 @@ from dolfinx.io import VTKFile
 from mpi4py import MPI
 from numpy.typing import NDArray
 
-from fem_dnn.case import on_root
+from fem_dnn.collective import on_root
 from fem_dnn.depth import DepthLevels
 from fem_dnn.mesh import DepthWidthMesh
 from fem_dnn.width import WidthSpace, width_element

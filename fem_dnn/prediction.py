@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from fem_dnn.assembly import OVERFLOW, Model, assemble, local_samples, predicted_labels
-from fem_dnn.case import Case, load_array, on_root
+from fem_dnn.case import Case, load_array
+from fem_dnn.collective import on_root
 from fem_dnn.datasets import Scaling
 from fem_dnn.losses import OutputLayer
 from fem_dnn.nonlocal_operator import NonlocalOperator, kernel_coefficients

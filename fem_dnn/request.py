@@ -10,7 +10,8 @@ from typing import Any
 from mpi4py import MPI
 from rich.console import Console
 
-from fem_dnn.case import Case, on_root, read_case_collectively
+from fem_dnn.case import Case, read_case_collectively
+from fem_dnn.collective import on_root
 from fem_dnn.errors import BadInput
 from fem_dnn.files import try_writing
 

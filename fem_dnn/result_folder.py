@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fem_dnn.assembly import Model, predicted_labels
-from fem_dnn.case import on_root
+from fem_dnn.collective import on_root
 from fem_dnn.problem import Linearisation
 from fem_dnn.request import Request
 from fem_dnn.results import provenance, write_arrays, write_json
@@ -55,7 +55,7 @@ def draw(
         tolerances = Tolerances(solver.rtol, solver.atol, solver.max_iterations)
         target = tolerances.target(history[0]["gradient_norm"])
     if model.classifies and train.targets is not None:
-        labels = [f"{label:g}" for label in train.targets]
+        labels = [f"class {label:g}" for label in train.targets]
 
     def draw_all() -> None:
         from fem_dnn import pictures  # matplotlib is slow to import and not always needed

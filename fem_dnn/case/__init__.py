@@ -4,7 +4,7 @@ Importing this is quick: neither dolfinx nor PETSc is needed to check a case.
 """
 
 from fem_dnn.case.arrays import field_array, functions_array, load_array
-from fem_dnn.case.reading import on_root, read_case, read_case_collectively
+from fem_dnn.case.reading import read_case, read_case_collectively
 from fem_dnn.case.relations import require_given_controls, require_learning_problem
 from fem_dnn.case.schema import Case
 from fem_dnn.case.templates import template
@@ -14,7 +14,6 @@ __all__ = [
     "field_array",
     "functions_array",
     "load_array",
-    "on_root",
     "read_case",
     "read_case_collectively",
     "require_given_controls",

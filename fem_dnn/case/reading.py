@@ -5,26 +5,15 @@ from __future__ import annotations
 import copy
 import re
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from fem_dnn.case.schema import Case
+from fem_dnn.collective import Communicator, on_root
 from fem_dnn.errors import BadInput, shown
 
-T = TypeVar("T")
 _KEY = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
-
-
-class Communicator(Protocol):
-    """What is needed of an mpi4py communicator."""
-
-    @property
-    def rank(self) -> int:
-        """Number of this process."""
-
-    def bcast(self, obj: Any, root: int = 0) -> Any:
-        """Hand an object of one process to all."""
 
 
 def read_case(path: str | Path, overrides: Sequence[str] = ()) -> Case:
@@ -58,24 +47,6 @@ def read_case_collectively(
 ) -> Case:
     """`read_case` on rank 0 for all ranks: all get the case, or all raise the same error."""
     return on_root(comm, lambda: read_case(path, overrides))
-
-
-def on_root(comm: Communicator, function: Callable[[], T]) -> T:
-    """Call a function on rank 0 and hand its outcome, result or error, to all ranks.
-
-    Collective. Both must be picklable, as is everything in `fem_dnn.case` and `fem_dnn.errors`.
-    """
-    outcome: tuple[T | None, Exception | None] = (None, None)
-    if comm.rank == 0:
-        try:
-            outcome = (function(), None)
-        except Exception as problem:
-            # Whatever it is, the other ranks wait for it.
-            outcome = (None, problem)
-    result, error = comm.bcast(outcome, root=0)
-    if error is not None:
-        raise error
-    return result
 
 
 def _load(path: str | Path) -> dict[str, Any]:

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from cases import GOOD
 
-from fem_dnn.case import Case, on_root, read_case, read_case_collectively, template
+from fem_dnn.case import Case, read_case, read_case_collectively, template
 from fem_dnn.case.reference import reference
 from fem_dnn.case.templates import RECIPES
+from fem_dnn.collective import on_root
 from fem_dnn.errors import BadInput
 
 TEXT = """
