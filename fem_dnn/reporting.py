@@ -11,7 +11,6 @@ from typing import Any
 from fem_dnn.errors import BadInput
 from fem_dnn.files import try_writing
 
-
 MPIRUN_SECONDS = 0.5
 """How long mpirun is given to pass on standard output: Open MPI 5 drops bytes of what a rank has
 printed just before it ends (seen in a quarter of the runs of 120 kB on a busy machine)."""
