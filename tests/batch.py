@@ -8,6 +8,7 @@ import contextlib
 import io
 import json
 import sys
+import time
 from unittest import mock
 
 from mpi4py import MPI
@@ -33,4 +34,5 @@ def outcome(arguments: list[str]) -> dict[str, object]:
 commands = json.loads(sys.argv[1])
 outcomes = [MPI.COMM_WORLD.gather(outcome(arguments)) for arguments in commands]
 if MPI.COMM_WORLD.rank == 0:
-    print(json.dumps(outcomes))
+    print(json.dumps(outcomes), flush=True)
+    time.sleep(0.5)  # mpirun may drop what a rank prints just before it ends
