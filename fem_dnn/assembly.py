@@ -164,10 +164,8 @@ class Model:
 
     def train_accuracy(self, at: Linearisation) -> float | None:
         """Accuracy on the training samples at a linearisation."""
-        if not self.classifies or at.output_layer is None:
-            return None
-        outputs = self.outputs_of(at.state.ends[-1], at.output_layer)
-        return self.accuracy(outputs, self.ingredients.train)
+        outputs = at.loss_point.outputs
+        return None if outputs is None else self.accuracy(outputs.T, self.ingredients.train)
 
     def test_accuracy(self, at: Linearisation) -> float | None:
         """Accuracy on the test samples, where there are any."""

@@ -14,6 +14,7 @@ views such a vector as its parts; `values` and `coordinates` convert from and to
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from mpi4py import MPI
@@ -105,6 +106,12 @@ class ControlSpace:
         self.n_local = int(ends[-1])
         self.n_global = int(space.sum(np.array(self.n_local)))
 
+    @cached_property
+    def bias_scale(self) -> Array:
+        """sqrt(omega h_x), shape (levels, n_local): coordinates are this times nodal values."""
+        root = self.space.sqrt_weights[self.space.owned]
+        return np.sqrt(self.levels.weights)[:, None] * root
+
     def split(self, vector: Array) -> ControlParts:
         """The parts of a local vector: views, but for a masked kernel and the offsets."""
         space, count = self.space, self.levels.count
@@ -154,7 +161,7 @@ class ControlSpace:
         if self.has_bias:
             bias = np.zeros((self.levels.count, space.n_local))
             if values.bias is not None:
-                bias = space.from_file_order(values.bias) * np.sqrt(omega)[:, None] * root
+                bias = space.from_file_order(values.bias) * self.bias_scale
         if self.outputs:
             outputs = np.zeros((self.outputs, space.n_local))
             offsets = np.zeros(self.outputs)
@@ -173,7 +180,7 @@ class ControlSpace:
         if parts.kernel is not None:
             kernel = kernel_values(space, omega, parts.kernel)
         if parts.bias is not None:
-            bias = space.to_file_order(parts.bias / (np.sqrt(omega)[:, None] * root))
+            bias = space.to_file_order(parts.bias / self.bias_scale)
         if parts.outputs is not None:
             outputs = space.to_file_order(parts.outputs / root)
         return ControlValues(kernel, bias, outputs, parts.offsets)
@@ -218,7 +225,7 @@ class ControlSpace:
             scale = kernel * space.sqrt_weights[:, None] * root
             kernel_part = omega[:, None, None] * scale
         if self.has_bias:
-            bias_part = bias * omega[:, None] * root
+            bias_part = bias * self.bias_scale
         outputs, offsets = np.zeros((K, space.n_local)), np.zeros(K)
         return self.join(ControlParts(kernel_part, bias_part, outputs, offsets))
 

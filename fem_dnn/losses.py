@@ -54,6 +54,7 @@ class LossPoint(Protocol):
     Attributes:
         values: ell_s, shape (samples,), the same on every rank.
         terminal: p_s(T) = grad ell_s(f_s(T)), shape (n_local, samples).
+        outputs: z, shape (K, samples), the same on every rank; None without an output layer.
         functions, offsets: Derivatives per sample weight of sum_s w_s ell_s by W and m, shapes
             (K, n_local) and (K,); None for losses without output layer.
     """
@@ -63,6 +64,9 @@ class LossPoint(Protocol):
 
     @property
     def terminal(self) -> Array: ...
+
+    @property
+    def outputs(self) -> Array | None: ...
 
     @property
     def functions(self) -> Array | None: ...
@@ -86,6 +90,7 @@ class _L2Point:
     values: Array
     terminal: Array
     weight: float
+    outputs: None = None
     functions: None = None
     offsets: None = None
 

@@ -81,8 +81,7 @@ class LearningProblem:
         if parts.kernel is not None:
             operator = NonlocalOperator(space, omega, parts.kernel)
         if parts.bias is not None:
-            scale = np.sqrt(omega)[:, None] * space.sqrt_weights[space.owned]
-            bias = (parts.bias / scale)[:, :, None]
+            bias = (parts.bias / self.controls.bias_scale)[:, :, None]
         return LayerWeights(operator, bias)
 
     def layer_weights(self, parts: ControlParts) -> LayerWeights:
@@ -260,9 +259,7 @@ class Linearisation:
         problem = self.problem
         if not problem.controls.has_bias:
             return None
-        space, omega = problem.network.space, problem.network.levels.weights
-        scale = np.sqrt(omega)[:, None] * space.sqrt_weights[space.owned]
-        return scale * (q @ problem.sample_weights)
+        return problem.controls.bias_scale * (q @ problem.sample_weights)
 
     def _assemble(
         self,
