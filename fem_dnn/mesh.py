@@ -62,6 +62,85 @@ def rectangle(
 
 
 @dataclass(frozen=True, eq=False)
+class MeshArrays:
+    """A width mesh as plain arrays, whole, the same whatever the number of ranks.
+
+    Points are sorted by coordinate and cells by their centre, last coordinate slowest; positions
+    are compared after rounding to 1e-10 of the domain's size.
+
+    Attributes:
+        cell: interval | triangle | quadrilateral | tetrahedron | hexahedron.
+        points: Coordinates, shape (points, d).
+        cells: Points of each cell in dolfinx's order, shape (cells, points per cell).
+        degree: Degree of the cells' geometry.
+    """
+
+    cell: str
+    points: NDArray[np.float64]
+    cells: NDArray[np.int64]
+    degree: int = 1
+
+    @classmethod
+    def sorted(
+        cls, cell: str, points: NDArray[np.float64], cells: NDArray[np.int64], degree: int = 1
+    ) -> MeshArrays:
+        """The arrays in their standard order; points of no cell are left out."""
+        used, cells = np.unique(cells, return_inverse=True)
+        points, cells = points[used], cells.reshape(-1, cells.shape[-1])
+        order = by_coordinate(points)
+        position = np.empty_like(order)
+        position[order] = np.arange(len(order))
+        points, cells = points[order], position[cells]
+        cells = cells[by_coordinate(points[cells].mean(axis=1))]
+        return cls(cell, points, cells, degree)
+
+    @classmethod
+    def of(cls, mesh: dolfinx.mesh.Mesh) -> MeshArrays:
+        """The arrays of a distributed mesh (collective)."""
+        geometry, topology = mesh.geometry, mesh.topology
+        n_cells = topology.index_map(topology.dim).size_local
+        mine = geometry_cells(mesh)[:n_cells]
+        index_map = geometry.index_map()
+        owned = geometry.x[: index_map.size_local, : geometry.dim]
+        cells = index_map.local_to_global(mine.ravel()).reshape(mine.shape)
+        return cls.sorted(
+            topology.cell_name(),
+            np.concatenate(mesh.comm.allgather(owned)),
+            np.concatenate(mesh.comm.allgather(cells)),
+            mesh.ufl_domain().ufl_coordinate_element().embedded_superdegree
+            if topology.cell_name() in ("interval", "triangle", "tetrahedron")
+            else round(mine.shape[1] ** (1 / topology.dim)) - 1,
+        )
+
+    def mesh(self, comm: MPI.Comm) -> dolfinx.mesh.Mesh:
+        """The dolfinx mesh, its cells dealt out evenly and in order (collective)."""
+        shape = (self.points.shape[1],)
+        element = basix.ufl.element("Lagrange", self.cell, self.degree, shape=shape)
+        return create_mesh_in_place(
+            comm,
+            self.cells[_share(len(self.cells), comm)],
+            self.points[_share(len(self.points), comm)],
+            element,
+        )
+
+
+def by_coordinate(
+    points: NDArray[np.float64], extent: float | None = None
+) -> NDArray[np.int64]:
+    """Numbers of the points from first to last: by coordinate, the last one slowest.
+
+    Coordinates are compared after rounding to 1e-10 of the extent.
+
+    Args:
+        points: Shape (points, d).
+        extent: The domain's size; default: the points' own extent.
+    """
+    low = points.min(axis=0)
+    extent = extent or float(np.max(points.max(axis=0) - low)) or 1.0
+    return np.lexsort(np.round((points - low) / extent, 10).T)
+
+
+@dataclass(frozen=True, eq=False)
 class DepthWidthMesh:
     """The depth-width cylinder Y x (0, T).
 

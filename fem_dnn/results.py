@@ -64,7 +64,22 @@ def provenance(model: Model, options: Mapping[str, object]) -> dict[str, Any]:
     }
 
 
-def state_arrays(model: Model, state: StateTrajectory, weights: LayerWeights) -> dict[str, Array]:
+def discretisation_arrays(model: Model) -> dict[str, Any]:
+    """Width mesh, width space and depth scheme: with these a result stands on its own."""
+    space = model.network.space
+    mesh = space.mesh_arrays
+    return {
+        "mesh_cell": mesh.cell,
+        "mesh_points": mesh.points,
+        "mesh_cells": mesh.cells,
+        "mesh_degree": mesh.degree,
+        "cell_nodes": space.cell_nodes,
+        "width_degree": space.degree,
+        "depth_scheme": model.network.levels.scheme.name,
+    }
+
+
+def state_arrays(model: Model, state: StateTrajectory, weights: LayerWeights) -> dict[str, Any]:
     """The arrays of a forward solve as the contract names them, in file order (collective)."""
     space, levels, ingredients = model.network.space, model.network.levels, model.ingredients
     nodes, count = space.n_nodes, levels.count
@@ -79,7 +94,7 @@ def state_arrays(model: Model, state: StateTrajectory, weights: LayerWeights) ->
         "kernel": np.zeros((count, nodes, nodes)),
         "bias": np.zeros((count, nodes)),
         "sample_weights": ingredients.weights,
-    }
+    } | discretisation_arrays(model)
     if weights.operator is not None:
         arrays["kernel"] = kernel_values(space, levels.weights, weights.operator.coefficients)
     if weights.bias is not None:
@@ -91,7 +106,7 @@ def state_arrays(model: Model, state: StateTrajectory, weights: LayerWeights) ->
     return arrays
 
 
-def solution_arrays(model: Model, at: Linearisation) -> dict[str, Array]:
+def solution_arrays(model: Model, at: Linearisation) -> dict[str, Any]:
     """The arrays of `solution.npz` at a linearisation, in file order (collective)."""
     space = model.network.space
     arrays = state_arrays(model, at.state, at.weights)

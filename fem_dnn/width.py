@@ -21,6 +21,9 @@ from dolfinx import fem
 from mpi4py import MPI
 from numpy.typing import NDArray
 
+from fem_dnn._dolfinx import geometry_cells
+from fem_dnn.mesh import MeshArrays, by_coordinate
+
 Array = NDArray[np.float64]
 
 
@@ -104,8 +107,7 @@ class WidthSpace:
         Sorted by coordinate, last coordinate slowest, after rounding to 1e-10 of the domain's size.
         """
         low, high = self.bounds
-        scaled = np.round((self.gather(self.local_nodes) - low) / np.max(high - low), 10)
-        return np.lexsort(scaled.T)
+        return by_coordinate(self.gather(self.local_nodes), float(np.max(high - low)))
 
     @cached_property
     def file_position(self) -> NDArray[np.int64]:
@@ -113,6 +115,25 @@ class WidthSpace:
         position = np.empty_like(self.file_order)
         position[self.file_order] = np.arange(self.n_nodes)
         return position
+
+    @cached_property
+    def mesh_arrays(self) -> MeshArrays:
+        """The whole width mesh as arrays (collective)."""
+        return MeshArrays.of(self.mesh)
+
+    @cached_property
+    def cell_nodes(self) -> NDArray[np.int64]:
+        """File-order numbers of each cell's nodes, in the element's order (collective).
+
+        Shape (cells, nodes per cell); cells as in `mesh_arrays`.
+        """
+        n_cells = self.mesh.topology.index_map(self.mesh.topology.dim).size_local
+        mine = self.function_space.dofmap.list[:n_cells]
+        mine = self.file_position[mine + self.owned.start]
+        centres = self.mesh.geometry.x[geometry_cells(self.mesh)[:n_cells], : self.dimension]
+        everything = np.concatenate(self.comm.allgather(mine))
+        order = by_coordinate(np.concatenate(self.comm.allgather(centres.mean(axis=1))))
+        return everything[order]
 
     @cached_property
     def nodes(self) -> Array:
