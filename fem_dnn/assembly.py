@@ -6,7 +6,7 @@ case -> DepthWidthMesh -> WidthSpace, DepthLevels -> Network
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -21,6 +21,7 @@ from fem_dnn.collective import on_root
 from fem_dnn.controls import ControlSpace, ControlValues, local_mask
 from fem_dnn.datasets import Scaling
 from fem_dnn.depth import SCHEMES, DepthLevels
+from fem_dnn.derivative_forms import InconsistentFlux
 from fem_dnn.ingredients import Ingredients, Places, Samples, read_ingredients
 from fem_dnn.losses import POINTWISE, L2Loss, OutputLayer, OutputLoss, TerminalLoss
 from fem_dnn.mesh import DepthWidthMesh
@@ -267,34 +268,40 @@ def _problem(
     if ingredients.tracking is not None:
         local = space.from_file_order(ingredients.tracking).transpose(0, 2, 1)
         tracking = Tracking(case.loss.tracking, np.ascontiguousarray(local))
-    strength = case.regularization
     return LearningProblem(
         network,
         controls,
         local_samples(space, ingredients.train.inputs),
         weights,
         loss,
-        Regularization(
-            controls,
-            strength.kernel,
-            strength.bias,
-            strength.outputs,
-            _given_regularization(case, network, given),
-        ),
+        _regularization(case, controls, given),
         tracking,
         given,
         None if train_outputs else layer,
     )
 
 
-def _given_regularization(case: Case, network: Network, given: LayerWeights) -> float:
-    """R of what is given: J(a, b) is the same number whether a control was found or handed in."""
-    space, omega = network.space, network.levels.weights
-    value = 0.0
+def _regularization(case: Case, controls: ControlSpace, given: LayerWeights) -> Regularization:
+    """R, also of what is given: J is the same number whether a control was found or handed in."""
+    weights = case.regularization
+    terms = {
+        "kernel_depth": weights.kernel_depth,
+        "kernel_width": weights.kernel_width,
+        "bias_depth": weights.bias_depth,
+        "bias_width": weights.bias_width,
+    }
+    everything = Regularization(controls, weights.kernel, weights.bias, weights.outputs, **terms)
+    for key in ("kernel_width", "bias_width"):
+        if terms[key]:
+            try:
+                everything.forms.width  # noqa: B018 (made here, where a refusal has a key)
+            except InconsistentFlux as problem:
+                raise case.error(
+                    f"regularization.{key}", str(problem), "0.0, or network.width_degree >= 1"
+                ) from None
+    constant = 0.0
     if given.operator is not None:
-        squares = float(np.sum(given.operator.coefficients**2))
-        value += 0.5 * case.regularization.kernel * squares
+        constant += everything.energy("kernel", given.operator.coefficients)
     if given.bias is not None:
-        squares = float(omega @ given.bias[:, :, 0] ** 2 @ space.local_weights)
-        value += 0.5 * case.regularization.bias * squares
-    return float(space.sum(np.array(value)))
+        constant += everything.energy("bias", given.bias[:, :, 0] * controls.bias_scale)
+    return replace(everything, given=constant)

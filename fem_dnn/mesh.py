@@ -124,9 +124,7 @@ class MeshArrays:
         )
 
 
-def by_coordinate(
-    points: NDArray[np.float64], extent: float | None = None
-) -> NDArray[np.int64]:
+def by_coordinate(points: NDArray[np.float64], extent: float | None = None) -> NDArray[np.int64]:
     """Numbers of the points from first to last: by coordinate, the last one slowest.
 
     Coordinates are compared after rounding to 1e-10 of the extent.

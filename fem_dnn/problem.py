@@ -163,9 +163,14 @@ class Linearisation:
         return value
 
     @cached_property
+    def _penalty(self) -> Array:
+        """R'' control = R'(control)."""
+        return self.problem.regularization.action(self.control)
+
+    @cached_property
     def regularization(self) -> float:
         """R at this control."""
-        return self.problem.regularization.value(self.control)
+        return self.problem.regularization.value_from(self.control, self._penalty)
 
     @property
     def objective(self) -> float:
@@ -193,9 +198,8 @@ class Linearisation:
         """The reduced gradient in L2-orthonormal coordinates, shape (controls.n_local,)."""
         kernel = self._kernel_part([(self.adjoint.q, self.state.gathered)])
         bias = self._bias_part(self.adjoint.q)
-        return self._assemble(
-            self.control, kernel, bias, self.loss_point.functions, self.loss_point.offsets
-        )
+        loss = self.loss_point
+        return self._penalty + self._assemble(kernel, bias, loss.functions, loss.offsets)
 
     @cached_property
     def gradient_norm(self) -> float:
@@ -235,9 +239,9 @@ class Linearisation:
             self._tracked(tangent.tracked),
         )
         kernel = self._kernel_part([(second.q, self.state.gathered), (adjoint.q, tangent.gathered)])
-        return self._assemble(
-            direction, kernel, self._bias_part(second.q), loss.functions, loss.offsets
-        )
+        bias = self._bias_part(second.q)
+        penalty = problem.regularization.action(direction)
+        return penalty + self._assemble(kernel, bias, loss.functions, loss.offsets)
 
     def _kernel_part(self, products: list[tuple[Array, Array | None]]) -> Array | None:
         """sum_s w_s q_s(x) f_s(y) in coordinates [level, y, x], summed over (q, f) pairs."""
@@ -263,7 +267,6 @@ class Linearisation:
 
     def _assemble(
         self,
-        control: Array,
         kernel: Array | None,
         bias: Array | None,
         functions: Array | None,
@@ -271,6 +274,4 @@ class Linearisation:
     ) -> Array:
         problem, space = self.problem, self.problem.network.space
         outputs = None if functions is None else functions * space.sqrt_weights[space.owned]
-        vector = problem.controls.join(ControlParts(kernel, bias, outputs, offsets))
-        problem.regularization.add_derivative(control, vector)
-        return vector
+        return problem.controls.join(ControlParts(kernel, bias, outputs, offsets))

@@ -1,31 +1,133 @@
 """The regulariser R(a, b) of theory.md section 2, in L2-orthonormal coordinates.
 
-Tikhonov terms are diagonal there: (lambda / 2) |coordinates|^2 per block.
+    R = (1/2) sum over kernel and bias of lambda |c|^2 + gamma |d_t c|^2 + eta |grad_x c|^2
+        + (lambda_out / 2)(|W|^2 + |m|^2)
+
+(the width gradient of a kernel is that by x and by y). R is quadratic: R(c) = (1/2) <c, R'' c>, and
+everything here is the action of R''. Tikhonov terms are diagonal in these coordinates; derivatives
+are the consistent discontinuous forms of `derivative_forms`. A masked kernel is extended by zero.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import scipy.sparse as sparse
 from numpy.typing import NDArray
+from petsc4py import PETSc
 
-from fem_dnn.controls import ControlSpace
+from fem_dnn.collective import on_root
+from fem_dnn.controls import ControlParts, ControlSpace
+from fem_dnn.depth import DepthLevels
+from fem_dnn.derivative_forms import depth_form, width_form
+from fem_dnn.width import WidthSpace
 
 Array = NDArray[np.float64]
 
 
+@dataclass(frozen=True)
+class Weights:
+    """Weights of one control's terms.
+
+    Attributes:
+        tikhonov: lambda, of |c|^2.
+        depth: gamma, of |d_t c|^2.
+        width: eta, of |grad c|^2.
+    """
+
+    tikhonov: float = 0.0
+    depth: float = 0.0
+    width: float = 0.0
+
+    @property
+    def smooth(self) -> bool:
+        """Whether derivatives are penalised."""
+        return self.depth > 0 or self.width > 0
+
+
+class DerivativeForms:
+    """The forms of derivatives on arrays of coordinates [level, ..., x], rows x distributed.
+
+    Args:
+        space: Width space.
+        levels: Depth levels.
+    """
+
+    def __init__(self, space: WidthSpace, levels: DepthLevels) -> None:
+        self.space, self.levels = space, levels
+
+    @cached_property
+    def depth(self) -> sparse.csr_array:
+        """Omega^{-1/2} A_t Omega^{-1/2}, shape (levels, levels)."""
+        scale = sparse.diags_array(1 / np.sqrt(self.levels.weights))
+        return sparse.csr_array(scale @ depth_form(self.levels) @ scale)
+
+    @cached_property
+    def width(self) -> sparse.csr_array:
+        """H^{-1/2} A_x H^{-1/2} in mesh order, shape (n_nodes, n_nodes), whole on every rank."""
+        space = self.space
+        arrays = space.mesh_arrays
+        form = on_root(space.comm, lambda: width_form(arrays, space.degree))
+        scale = sparse.diags_array(1 / space.sqrt_weights)
+        form = form[space.file_position][:, space.file_position]
+        return sparse.csr_array(scale @ form @ scale)
+
+    @cached_property
+    def _rows(self) -> PETSc.Mat:
+        """This rank's rows of `width`, as a PETSc matrix."""
+        n, N = self.space.n_local, self.space.n_nodes
+        rows = self.width[self.space.owned]
+        index = PETSc.IntType
+        csr = (rows.indptr.astype(index), rows.indices.astype(index), rows.data)
+        return PETSc.Mat().createAIJ(((n, N), (n, N)), csr=csr, comm=self.space.comm)
+
+    def along_depth(self, c: Array) -> Array:
+        """The depth form applied to the levels: same shape as c."""
+        return (self.depth @ c.reshape(len(c), -1)).reshape(c.shape)
+
+    def along_width(self, c: Array) -> Array:
+        """The width form applied to x, and to y where c is a kernel [level, y, x] (collective)."""
+        n, N = self.space.n_local, self.space.n_nodes
+        columns = int(np.prod(c.shape[:-1], dtype=np.int64))
+        # Column by column is how PETSc stores dense matrices: no copy, and it exchanges only what
+        # the other ranks' rows need.
+        comm = self.space.comm
+        values = PETSc.Mat().createDense(
+            ((n, N), (None, columns)), array=np.ascontiguousarray(c).reshape(-1), comm=comm
+        )
+        product = self._rows.matMult(values)
+        result = product.getDenseArray().T.reshape(c.shape).copy()
+        for thing in (values, product):
+            thing.destroy()
+        if c.ndim == 3:
+            for level, kernel in zip(result, c, strict=True):
+                level += self.width @ kernel
+        return result
+
+    def apply(self, weights: Weights, c: Array) -> Array:
+        """gamma times the depth form and eta times the width form of c (collective)."""
+        result = np.zeros_like(c)
+        if weights.depth:
+            result += weights.depth * self.along_depth(c)
+        if weights.width:
+            result += weights.width * self.along_width(c)
+        return result
+
+
 @dataclass(frozen=True, eq=False)
 class Regularization:
-    """R = (lambda_a / 2) |a|^2 + (lambda_b / 2) |b|^2 + (lambda_out / 2)(|W|^2 + |m|^2).
+    """R and its Hessian R''.
 
     Attributes:
         controls: Control space.
-        kernel: lambda_a.
-        bias: lambda_b.
+        kernel, bias: lambda_a, lambda_b.
         outputs: lambda_out, on learned outputs and offsets.
         given: R of the kernel and bias that are given, not trained: a constant.
+        kernel_depth, bias_depth: gamma_a, gamma_b.
+        kernel_width, bias_width: eta_a, eta_b.
     """
 
     controls: ControlSpace
@@ -33,16 +135,25 @@ class Regularization:
     bias: float
     outputs: float = 0.0
     given: float = 0.0
+    kernel_depth: float = 0.0
+    bias_depth: float = 0.0
+    kernel_width: float = 0.0
+    bias_width: float = 0.0
 
     @cached_property
-    def _blocks(self) -> list[tuple[slice, float]]:
-        blocks = self.controls.blocks
-        return [
-            (blocks["kernel"], self.kernel),
-            (blocks["bias"], self.bias),
-            (blocks["outputs"], self.outputs),
-            (blocks["offsets"], self.outputs),
-        ]
+    def forms(self) -> DerivativeForms:
+        """The forms of derivatives."""
+        return DerivativeForms(self.controls.space, self.controls.levels)
+
+    @cached_property
+    def tikhonov(self) -> Mapping[str, float]:
+        """lambda of each block of the control vector."""
+        return {
+            "kernel": self.kernel,
+            "bias": self.bias,
+            "outputs": self.outputs,
+            "offsets": self.outputs,
+        }
 
     @property
     def weights(self) -> list[float]:
@@ -52,12 +163,56 @@ class Regularization:
         weights = (self.kernel, self.bias, self.outputs)
         return [w for w, there in zip(weights, present, strict=True) if there]
 
+    @cached_property
+    def terms(self) -> Mapping[str, Weights]:
+        """The weights of kernel and bias."""
+        return {
+            "kernel": Weights(self.kernel, self.kernel_depth, self.kernel_width),
+            "bias": Weights(self.bias, self.bias_depth, self.bias_width),
+        }
+
+    @cached_property
+    def smooth(self) -> Mapping[str, Weights]:
+        """The controls whose derivatives are penalised, by name of their block."""
+        present = {"kernel": self.controls.has_kernel, "bias": self.controls.has_bias}
+        return {name: w for name, w in self.terms.items() if present[name] and w.smooth}
+
+    def action(self, control: Array) -> Array:
+        """R'' applied to a control vector, which is also R'(control) (collective)."""
+        result = np.empty_like(control)
+        for name, part in self.controls.blocks.items():
+            result[part] = self.tikhonov[name] * control[part]
+        if self.smooth:
+            parts = self.controls.split(control)
+            changes = {
+                name: self.forms.apply(weights, getattr(parts, name))
+                for name, weights in self.smooth.items()
+            }
+            packed = self.controls.join(
+                ControlParts(changes.get("kernel"), changes.get("bias"), None, None)
+            )
+            for name in self.smooth:
+                block = self.controls.blocks[name]
+                result[block] += packed[block]
+        return result
+
     def value(self, control: Array) -> float:
         """R at a control (collective)."""
-        local = sum(0.5 * w * np.dot(control[part], control[part]) for part, w in self._blocks)
-        return float(self.controls.space.sum(np.array(local))) + self.given
+        return self.value_from(control, self.action(control))
 
-    def add_derivative(self, control: Array, gradient: Array) -> None:
-        """Add R'(control) to a vector in place; R is quadratic, so this is its Hessian too."""
-        for part, w in self._blocks:
-            gradient[part] += w * control[part]
+    def value_from(self, control: Array, action: Array) -> float:
+        """R at a control of which R'' control is known already (collective)."""
+        return 0.5 * self.controls.dot(control, action) + self.given
+
+    def energy(self, name: str, c: Array) -> float:
+        """R of a kernel [level, y, x] or a bias [level, x] in coordinates (collective).
+
+        Args:
+            name: kernel | bias: whose weights count.
+            c: Its coordinates, whether it is a control or given.
+        """
+        weights = self.terms[name]
+        local = weights.tikhonov * float(np.sum(c * c))
+        if weights.smooth:
+            local += float(np.sum(c * self.forms.apply(weights, c)))
+        return 0.5 * float(self.controls.space.sum(np.array(local)))

@@ -188,9 +188,7 @@ def mode_defect(problem: LearningProblem, control: Array, direction: Array) -> f
                 )
             )
         )
-    penalty = np.zeros_like(control)
-    problem.regularization.add_derivative(control, penalty)
-    of_penalty = problem.controls.dot(penalty, direction)
+    of_penalty = problem.controls.dot(problem.regularization.action(control), direction)
     reverse = problem.controls.dot(at.gradient, direction)
     # At a critical point both derivatives are round-off, but their parts are not.
     return abs(forward + of_penalty - reverse) / (abs(forward) + abs(of_penalty))

@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
-from helpers import everywhere, random_control, random_problem, relative
+from helpers import everywhere, fitted_order, random_control, random_problem, relative
 from mpi4py import MPI
 
+from fem_dnn.assembly import assemble
+from fem_dnn.case import Case
 from fem_dnn.controls import ControlValues
+from fem_dnn.verification import verify
 
 pytestmark = pytest.mark.mpi
 
@@ -44,11 +47,10 @@ def test_derivative() -> None:
     problem = problem_on()
     R, controls = problem.regularization, problem.controls
     c, d = random_control(problem, 1), random_control(problem, 2)
-    derivative = np.ones_like(c)
-    R.add_derivative(c, derivative)
+    derivative = R.action(c)
     left = R.value(c + d) - R.value(c) - R.value(d)
-    assert abs(left - controls.dot(derivative - 1, d)) < 1e-13
-    v, dv = controls.values(c), controls.values(derivative - 1)
+    assert abs(left - controls.dot(derivative, d)) < 1e-13
+    v, dv = controls.values(c), controls.values(derivative)
     for name, weight in zip(("kernel", "bias", "outputs", "offsets"), (*WEIGHTS, 0.7), strict=True):
         assert relative(getattr(dv, name), weight * getattr(v, name)) < 1e-13
 
@@ -66,9 +68,7 @@ def test_same_on_any_number_of_ranks(mask: bool) -> None:
     a, b = random_control(shared), random_control(alone)
     exact = alone.regularization.value(b)
     assert abs(shared.regularization.value(a) - exact) < 1e-14 * exact
-    da, db = np.zeros_like(a), np.zeros_like(b)
-    shared.regularization.add_derivative(a, da)
-    alone.regularization.add_derivative(b, db)
+    da, db = shared.regularization.action(a), alone.regularization.action(b)
     assert relative(everywhere(shared, da), everywhere(alone, db)) < 1e-14
 
 
@@ -76,3 +76,62 @@ def test_nothing_is_learned_nothing_is_paid() -> None:
     problem = problem_on()
     nothing = problem.controls.coordinates(ControlValues())
     assert problem.regularization.value(nothing) == 0.0
+
+
+def test_first_derivatives_of_known_functions() -> None:
+    """a = cos(pi x) cos(pi y) cos(pi t), b = cos(pi x) cos(pi t), natural at every boundary.
+
+    Over (0, 1): |d_t a|^2 = pi^2 / 8, |grad a|^2 = pi^2 / 4, |d_t b|^2 = |d_x b|^2 = pi^2 / 4.
+    """
+    points, errors = [4, 8, 16], []
+    for n in points:
+        problem = random_problem(
+            WORLD,
+            cells=n,
+            degree=1,
+            scheme="dg1",
+            points=np.linspace(0, 1, n + 1),
+            regularization=(0.0, 0.0, 0.0, 0.0, 0.1, 0.2, 0.4, 0.8),
+        )
+        x, t = problem.network.space.nodes[:, 0], problem.network.levels.t
+        wave, depth = np.cos(np.pi * x), np.cos(np.pi * t)
+        kernel = depth[:, None, None] * wave[:, None] * wave
+        control = problem.controls.coordinates(ControlValues(kernel, depth[:, None] * wave))
+        exact = np.pi**2 / 4 * 0.5 * (0.1 / 2 + 0.4 + 0.2 + 0.8)
+        errors.append(abs(problem.regularization.value(control) - exact))
+    assert abs(fitted_order(points, errors) - 2) < 0.2
+
+
+SMOOTH = (0.01, 0.02, 0.03, 0.0, 0.05, 0.02, 0.004, 0.03)
+"""With weights on all derivatives."""
+
+
+@pytest.mark.parametrize("options", [{}, {"mask": True}, {"degree": 1}, {"scheme": "resnet"}])
+def test_derivatives_stay_exact_with_smoothing(options: dict) -> None:
+    """Taylor, symmetry, adjoint and forward-against-reverse tests of the whole objective."""
+    problem = random_problem(
+        WORLD, **{"loss": "mse", "learn_outputs": True, **options}, regularization=SMOOTH
+    )
+    assert verify(problem, random_control(problem)).passed
+
+
+def test_what_is_given_pays_for_its_derivatives_too() -> None:
+    """R is the same number whether a control was found or handed in."""
+    case = {
+        "mesh": {
+            "width": {"shape": "interval", "length": 1.0, "cells": 4},
+            "depth": {"length": 1.0, "cells": 3},
+        },
+        "network": {"kernel": "x*y*t", "bias": "x + t"},
+        "data": {"inputs": ["x"], "targets": ["1"]},
+        "regularization": {
+            "kernel_depth": 0.1, "bias_depth": 0.2, "kernel_width": 0.3, "bias_width": 0.4,
+        },
+    }  # fmt: skip
+    handed = assemble(Case.parse(case), WORLD).problem
+    trained = assemble(Case.parse(case | {"network": {}}), WORLD).problem
+    x, t = trained.network.space.nodes[:, 0], trained.network.levels.t
+    kernel = t[:, None, None] * x[:, None] * x
+    control = trained.controls.coordinates(ControlValues(kernel, x + t[:, None]))
+    R = trained.regularization.value(control)
+    assert abs(handed.regularization.given - R) < 1e-14 * R

@@ -2,7 +2,9 @@
 
 In L2-orthonormal coordinates the Hessian is lambda I plus a compact operator, so its spectrum
 clusters at the Tikhonov weights from which a negative eigenvalue stands apart: Lanczos finds it
-in few products.
+in few products. Where derivatives are penalised the spectrum is unbounded above, the more so the
+finer the mesh: there the generalised Davidson method, preconditioned by the regulariser's inverse,
+needs as many products on every mesh.
 """
 
 from __future__ import annotations
@@ -12,9 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 from mpi4py import MPI
 from numpy.typing import NDArray
+from petsc4py import PETSc
 from slepc4py import SLEPc
 
 from fem_dnn.problem import Linearisation
+from fem_dnn.riesz import RieszMap
 from fem_dnn.slab import SlabFailure
 from fem_dnn.solvers.petsc import PREFIX, PetscProblem, original_errors
 
@@ -47,7 +51,7 @@ def lowest_eigenpair(
     tolerance: float = 1e-6,
     max_restarts: int = 50,
 ) -> LowestEigenpair | None:
-    """Lowest eigenpair of the Hessian at a linearisation, by SLEPc's Krylov-Schur method.
+    """Lowest eigenpair of the Hessian at a linearisation, by SLEPc.
 
     Args:
         petsc: The learning problem for PETSc.
@@ -58,7 +62,7 @@ def lowest_eigenpair(
     Returns:
         The pair, or None if the limit was reached first.
     """
-    return _krylov_schur(petsc, at, SLEPc.EPS.Conv.ABS, tolerance, max_restarts)
+    return _lowest(petsc, at, SLEPc.EPS.Conv.ABS, tolerance, max_restarts)
 
 
 def signed_lowest_eigenpair(
@@ -75,11 +79,39 @@ def signed_lowest_eigenpair(
         A pair whose residual is a tenth of its value or of the threshold; None if that could not
         be reached.
     """
-    pair = _krylov_schur(petsc, at, SLEPc.EPS.Conv.REL, 0.1, max_restarts=10)
+    pair = _lowest(petsc, at, SLEPc.EPS.Conv.REL, 0.1, max_restarts=10)
     return pair or lowest_eigenpair(petsc, at, tolerance=0.1 * threshold)
 
 
-def _krylov_schur(
+class _RieszPreconditioner:
+    """Context of a PETSc preconditioner: T T', the regulariser's inverse but for its scale."""
+
+    def __init__(self, riesz: RieszMap) -> None:
+        self.riesz = riesz
+
+    def apply(self, _pc: PETSc.PC, x: PETSc.Vec, y: PETSc.Vec) -> None:
+        """y = T T' x."""
+        y.array_w[:] = self.riesz.apply(self.riesz.apply_transpose(x.array_r))
+
+
+def _precondition(eps: SLEPc.EPS, riesz: RieszMap, start: PETSc.Vec) -> None:
+    """Choose the Davidson method and its preconditioner; smooth the start."""
+    eps.setType(SLEPc.EPS.Type.GD)
+    transformation = eps.getST()
+    transformation.setType(SLEPc.ST.Type.PRECOND)
+    ksp = transformation.getKSP()
+    ksp.setType(PETSc.KSP.Type.PREONLY)
+    pc = ksp.getPC()
+    pc.setType(PETSc.PC.Type.PYTHON)
+    pc.setPythonContext(_RieszPreconditioner(riesz))
+    start.array_w[:] = riesz.apply(riesz.apply_transpose(start.array_r))
+
+
+DAVIDSON = {"basis": 20, "steps_per_restart": 20}
+"""Length of the Davidson method's basis, and its steps that one restart of Lanczos stands for."""
+
+
+def _lowest(
     petsc: PetscProblem,
     at: Linearisation,
     convergence: SLEPc.EPS.Conv,
@@ -96,6 +128,9 @@ def _krylov_schur(
         eps.setOperators(petsc.linearise_hessian(at))
         eps.setProblemType(SLEPc.EPS.ProblemType.HEP)
         eps.setWhichEigenpairs(SLEPc.EPS.Which.SMALLEST_REAL)
+        if petsc.riesz is not None:
+            _precondition(eps, petsc.riesz, vector)
+            length, max_restarts = DAVIDSON["basis"], DAVIDSON["steps_per_restart"] * max_restarts
         eps.setDimensions(nev=1, ncv=min(length, controls.n_global))
         eps.setTolerances(tol=tolerance, max_it=max_restarts)
         eps.setConvergenceTest(convergence)

@@ -9,6 +9,7 @@ quadratically (Dembo, Eisenstat & Steihaug, SIAM J. Numer. Anal. 19, 1982).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -35,6 +36,9 @@ DEFAULTS: dict[str, object] = {
 
 FORCING = 0.1
 """Largest relative accuracy asked of a linear solve."""
+
+DELTA_0 = 0.2
+"""First radius of the trust region, relative to the start (PETSc's default)."""
 
 SNES_REASON = PETSc.SNES.ConvergedReason
 
@@ -112,18 +116,33 @@ def _descend(descent: Descent) -> tuple[Linearisation, str]:
     """Run SNES."""
     petsc, history, target = descent.petsc, descent.history, descent.target
     snes = PETSc.SNES().create(petsc.comm)
-    x, f = petsc.vector(descent.start.control), petsc.vector()
+    x, f = petsc.start(descent.start), petsc.vector()
     linear_iterations = history.linear_iterations
 
-    def monitor(snes: PETSc.SNES, iteration: int, norm: float) -> None:
+    def monitor(snes: PETSc.SNES, iteration: int, _norm: float) -> None:
         history.linear_iterations = linear_iterations + snes.getLinearSolveIterations()
         if iteration > 0:  # the start is in the history already
             history.add(petsc.at(snes.getSolution()))
         if not descent.options.given("ksp_rtol"):
-            relative = norm / (history.iterations[0].gradient_norm or 1.0)
+            l2_norm = petsc.at(snes.getSolution()).gradient_norm
+            relative = l2_norm / (history.iterations[0].gradient_norm or 1.0)
             # No less accurate than quadratic convergence needs, no more than the last step needs.
-            forcing = max(min(FORCING, relative), 0.3 * target / norm) if norm > target else FORCING
+            last = 0.3 * target / l2_norm if l2_norm > target else 1.0
+            forcing = min(FORCING, max(relative, last))
             snes.getKSP().setTolerances(rtol=forcing)
+
+    def l2_convergence(snes: PETSc.SNES, iteration: int, _norms: object) -> int:
+        """As PETSc's own test, with the L2 norm of the gradient in place of |T' gradient|."""
+        at = petsc.at(snes.getSolution())
+        norm = at.gradient_norm
+        rtol, atol, _, _ = snes.getTolerances()
+        if not math.isfinite(norm):
+            return SNES_REASON.DIVERGED_FNORM_NAN
+        if norm <= atol:
+            return SNES_REASON.CONVERGED_FNORM_ABS
+        if iteration > 0 and norm <= rtol * descent.start.gradient_norm:
+            return SNES_REASON.CONVERGED_FNORM_RELATIVE
+        return SNES_REASON.CONVERGED_ITERATING
 
     try:
         snes.setOptionsPrefix(PREFIX)
@@ -133,7 +152,11 @@ def _descend(descent: Descent) -> tuple[Linearisation, str]:
         snes.setTolerances(rtol=0.0, atol=target, stol=0.0, max_it=descent.iterations_left)
         snes.setMaxFunctionEvaluations(1_000_000)
         snes.setMonitor(monitor)
-        petsc.adopt(descent.start)
+        if petsc.riesz is not None:
+            snes.setConvergenceTest(l2_convergence)
+            # PETSc measures the first step by |z| = 0 here; it shall be as long as elsewhere.
+            length = petsc.problem.controls.norm(descent.start.control)
+            descent.options.suggest("snes_tr_delta0", DELTA_0 * (length or 1.0))
         snes.setFromOptions()
         descent.options.require_read()
         if descent.start.gradient_norm <= target:

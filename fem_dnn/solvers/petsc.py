@@ -1,6 +1,8 @@
 """The learning problem as PETSc sees it: vectors, objective, gradient, Hessian.
 
-Vectors hold controls in L2-orthonormal coordinates, so every norm PETSc prints is an L2 norm.
+Vectors hold controls in L2-orthonormal coordinates, so every norm PETSc prints is an L2 norm. Where
+derivatives of the controls are penalised they hold z of c = c_0 + T z instead, the coordinates of
+the regulariser's own inner product (`riesz`); convergence is judged in L2 all the same.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import math
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +20,7 @@ from petsc4py import PETSc
 
 from fem_dnn.errors import BadInput
 from fem_dnn.problem import LearningProblem, Linearisation
+from fem_dnn.riesz import RieszMap
 from fem_dnn.slab import SlabFailure
 
 Array = NDArray[np.float64]
@@ -31,24 +34,34 @@ NOISE = 1e-11
 
 
 class HessianShell:
-    """Context of the shell matrix: the reduced Hessian at one linearisation."""
+    """Context of the shell matrix: the reduced Hessian at one linearisation.
 
-    def __init__(self) -> None:
+    Args:
+        riesz: T, where the matrix acts on the regulariser's coordinates: T' H T; None: H itself.
+    """
+
+    def __init__(self, riesz: RieszMap | None = None) -> None:
+        self.riesz = riesz
         self.at: Linearisation | None = None
 
     def mult(self, _mat: PETSc.Mat, x: PETSc.Vec, y: PETSc.Vec) -> None:
         """y = H x."""
         assert self.at is not None, "the Hessian has no linearisation point yet"
-        y.array_w[:] = self.at.hessian_action(x.array_r)
+        if self.riesz is None:
+            y.array_w[:] = self.at.hessian_action(x.array_r)
+        else:
+            product = self.at.hessian_action(self.riesz.apply(x.array_r))
+            y.array_w[:] = self.riesz.apply_transpose(product)
 
     multTranspose = mult  # noqa: N815 (the name PETSc calls)
 
 
 @dataclass
 class _Visited:
-    """A control that was visited, and what PETSc was told of its objective."""
+    """A control that was visited, its PETSc vector, and what was told of its objective."""
 
     at: Linearisation
+    z: Array
     told: float | None = None
 
 
@@ -66,16 +79,22 @@ class PetscProblem:
         self.problem = problem
         self.comm = problem.network.space.comm
         self.sizes = (problem.controls.n_local, problem.controls.n_global)
+        riesz = RieszMap(problem.regularization)
+        self.riesz = None if riesz.trivial else riesz
+        """T of the coordinates z; None where vectors hold the controls themselves."""
+        self._origin: Array | None = None
         self._recent: list[_Visited] = []
         self._iterate: _Visited | None = None
         self.failure: SlabFailure | None = None
         """Why the last trial point was rejected, if its state could not be computed."""
-        self._shell = HessianShell()
-        self.hessian = PETSc.Mat().createPython(
-            (self.sizes, self.sizes), self._shell, comm=self.comm
-        )
-        self.hessian.setOption(PETSc.Mat.Option.SYMMETRIC, True)
-        self.hessian.setUp()
+        self._shell, self._l2_shell = HessianShell(self.riesz), HessianShell()
+        self.hessian, self._l2_hessian = map(self._matrix, (self._shell, self._l2_shell))
+
+    def _matrix(self, shell: HessianShell) -> PETSc.Mat:
+        matrix = PETSc.Mat().createPython((self.sizes, self.sizes), shell, comm=self.comm)
+        matrix.setOption(PETSc.Mat.Option.SYMMETRIC, True)
+        matrix.setUp()
+        return matrix
 
     def vector(self, values: Array | None = None) -> PETSc.Vec:
         """A new vector, a copy of local values if given; the caller destroys it."""
@@ -84,10 +103,22 @@ class PetscProblem:
             vec.array_w[:] = values
         return vec
 
-    def adopt(self, at: Linearisation) -> None:
-        """Remember a linearisation made elsewhere, so that it is not computed again."""
-        self._recent = [_Visited(at), *self._recent[:1]]
+    def start(self, at: Linearisation) -> PETSc.Vec:
+        """A new vector that stands for a linearisation, which is remembered; destroy it.
+
+        In the regulariser's coordinates this is their origin.
+        """
+        self._origin = None if self.riesz is None else at.control
+        vec = self.vector(at.control if self.riesz is None else None)
+        self._recent = [_Visited(at, np.array(vec.array_r))]
         self._iterate = None
+        return vec
+
+    def _control(self, z: Array) -> Array:
+        """The control of a vector's local values, a new array."""
+        if self.riesz is None or self._origin is None:
+            return np.array(z)
+        return self._origin + self.riesz.apply(z)
 
     def at(self, x: PETSc.Vec) -> Linearisation:
         """The linearisation at a vector (collective)."""
@@ -97,9 +128,9 @@ class PetscProblem:
         values = x.array_r
         differs = self.problem.controls.any_rank
         for known in self._recent:
-            if not differs(not np.array_equal(known.at.control, values)):
+            if not differs(not np.array_equal(known.z, values)):
                 return known
-        fresh = _Visited(self.problem.linearise(np.array(values)))
+        fresh = _Visited(self.problem.linearise(self._control(values)), np.array(values))
         self._recent = [fresh, *self._recent[:1]]
         return fresh
 
@@ -136,7 +167,8 @@ class PetscProblem:
     def gradient(self, _solver: PETSc.Object, x: PETSc.Vec, g: PETSc.Vec) -> None:
         """The reduced gradient; infinite where an implicit slab fails."""
         try:
-            g.array_w[:] = self.at(x).gradient
+            gradient = self.at(x).gradient
+            g.array_w[:] = gradient if self.riesz is None else self.riesz.apply_transpose(gradient)
         except SlabFailure as failure:
             self.failure = failure
             g.array_w[:] = np.inf
@@ -154,14 +186,15 @@ class PetscProblem:
         self._shell.at = self._iterate.at
 
     def linearise_hessian(self, at: Linearisation) -> PETSc.Mat:
-        """The shell Hessian at a linearisation."""
-        self._shell.at = at
-        return self.hessian
+        """The Hessian at a linearisation, in L2-orthonormal coordinates."""
+        self._l2_shell.at = at
+        return self._l2_hessian
 
     def destroy(self) -> None:
         """Free the PETSc objects, at the same moment on all ranks."""
-        self.hessian.destroy()
-        self._recent, self._iterate, self._shell.at = [], None, None
+        for matrix in (self.hessian, self._l2_hessian):
+            matrix.destroy()
+        self._recent, self._iterate, self._shell.at, self._l2_shell.at = [], None, None, None
 
 
 PREFIX = "fem_dnn_"
@@ -182,15 +215,23 @@ class OptionsInUse:
         prefix: Their prefix.
         objects: First words of the options of the PETSc objects in use (snes, ksp, ...).
         user: Names and values without prefix.
+        suggested: Names of options that a method has set by itself.
     """
 
     prefix: str
     objects: set[str]
     user: Mapping[str, object]
+    suggested: set[str] = field(default_factory=set)
 
     def given(self, name: str) -> bool:
         """Whether the user has given an option."""
         return name in self.user
+
+    def suggest(self, name: str, value: object) -> None:
+        """Set an option that the user has not given, until the solve ends."""
+        if not self.given(name):
+            PETSc.Options(self.prefix).setValue(name, value)
+            self.suggested.add(name)
 
     def unread(self) -> list[str]:
         """Names that nothing has asked for so far."""
@@ -226,10 +267,11 @@ def inserted_options(
     merged = {**defaults, **user}
     for name, value in merged.items():
         options.setValue(name, value)
+    in_use = OptionsInUse(prefix, {name.split("_")[0] for name in defaults}, user)
     try:
-        yield OptionsInUse(prefix, {name.split("_")[0] for name in defaults}, user)
+        yield in_use
     finally:
-        for name in merged:
+        for name in {*merged, *in_use.suggested}:
             options.delValue(name)
 
 

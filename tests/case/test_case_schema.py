@@ -386,10 +386,6 @@ def test_solve_needs_targets_and_something_to_train():
 
 ASKED = {
     "mesh.width.file": {"mesh__width": {"file": "disk.msh"}},
-    "regularization.kernel_depth": {"regularization__kernel_depth": 0.1},
-    "regularization.bias_depth": {"regularization__bias_depth": 0.1},
-    "regularization.kernel_width": {"regularization__kernel_width": 0.1},
-    "regularization.bias_width": {"regularization__bias_width": 0.1},
     "bounds.kernel": {"bounds__kernel": [-1, 1]},
     "bounds.bias": {"bounds__bias": [-1, 1]},
     "solver.method": {"solver__method": "sweep"},

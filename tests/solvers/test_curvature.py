@@ -26,7 +26,13 @@ def dense_spectrum(problem, control) -> np.ndarray:
     return np.linalg.eigvalsh(H)
 
 
-@pytest.mark.parametrize("options", [{}, {"loss": "mse", "learn_outputs": True, "mask": True}])
+SMOOTH = {"regularization": (0.01, 0.02, 0.03, 0.0, 0.05, 0.02, 0.004, 0.03)}
+"""Derivatives penalised: Davidson's method in place of Lanczos's."""
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"loss": "mse", "learn_outputs": True, "mask": True}, SMOOTH]
+)
 def test_lowest_eigenpair(options: dict) -> None:
     alone, problem = problem_on(SELF, **options), problem_on(**options)
     exact = dense_spectrum(alone, random_control(alone))

@@ -1,5 +1,6 @@
 """Newton's method: convergence, saddles, options, and what it says when it fails."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -19,7 +20,7 @@ from petsc4py import PETSc
 
 from fem_dnn.errors import BadInput
 from fem_dnn.slab import SlabFailure
-from fem_dnn.solvers import Tolerances, solve_newton
+from fem_dnn.solvers import Tolerances, solve_lbfgs, solve_newton
 from fem_dnn.solvers.curvature import lowest_eigenpair
 from fem_dnn.solvers.petsc import PetscProblem
 
@@ -250,3 +251,42 @@ def test_interruption_comes_out_as_itself() -> None:
     with pytest.raises(KeyboardInterrupt):
         solve_newton(*problem_and_start(), report=interrupt)
     assert not PETSc.Options("fem_dnn_").getAll()
+
+
+SMOOTH = (0.1, 0.1, 0.1, 0.0, 0.05, 0.05, 0.01, 0.01)
+"""Derivatives of the controls are penalised too."""
+
+
+@pytest.mark.parametrize("options", [{}, {"mask": True}, {"loss": "mse", "learn_outputs": True}])
+def test_smoothed_controls(options: dict) -> None:
+    """The Riesz coordinates change the way, not the minimiser nor what counts as converged."""
+    problem, start = problem_and_start(regularization=SMOOTH, **options)
+    solution = solve_newton(problem, start, Tolerances(rtol=1e-10))
+    assert solution.converged, solution.reason
+    assert solution.gradient_norm <= 1e-10 * solution.initial_gradient_norm
+    first_order = solve_lbfgs(problem, start, Tolerances(rtol=1e-7, max_iterations=3000))
+    assert first_order.converged, first_order.reason
+    assert solution.lowest_eigenvalue > 0
+    # Half of this is what a gradient of that size leaves of a quadratic objective.
+    left = first_order.gradient_norm**2 / solution.lowest_eigenvalue
+    assert abs(first_order.objective - solution.objective) < left + 1e-14
+
+
+def test_iterations_do_not_feel_the_mesh_with_smoothed_controls() -> None:
+    """Newton and CG counts on a smooth case, from 8 to 32 nodes and from 4 to 16 layers."""
+    counts = []
+    for cells, layers in ((8, 4), (32, 4), (8, 16), (32, 16)):
+        network = make_network(width_space(WORLD, cells), "resnet", points=uniform(1.0, layers))
+        x = network.space.nodes[:, 0]
+        inputs, targets = np.stack([np.sin(np.pi * x), x * x]), np.stack([0.5 + 0 * x, 1 - x])
+        problem = l2_problem(network, inputs, targets, kernel=1e-2, bias=1e-2)
+        R = replace(
+            problem.regularization,
+            kernel_depth=3e-3, bias_depth=3e-3, kernel_width=1e-3, bias_width=1e-3,
+        )  # fmt: skip
+        problem = replace(problem, regularization=R)
+        solution = solve_newton(problem, problem.controls.constant())
+        assert solution.converged, solution.reason
+        counts.append((solution.iterations, solution.linear_iterations))
+    lowest, highest = np.min(counts, axis=0), np.max(counts, axis=0)
+    assert np.all(highest <= 1.25 * lowest), counts

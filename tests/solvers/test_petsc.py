@@ -61,8 +61,7 @@ def test_one_linearisation_per_control() -> None:
     assert petsc.at(vectors[1]) is second
     assert petsc.at(vectors[0]) is not first
     adopted = problem.linearise(random_control(problem, 4))
-    petsc.adopt(adopted)
-    x = petsc.vector(adopted.control)
+    x = petsc.start(adopted)
     assert petsc.at(x) is adopted
     for thing in (*vectors, x):
         thing.destroy()
