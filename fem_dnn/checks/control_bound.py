@@ -37,7 +37,7 @@ def control_bound(subject: Subject) -> Check:
             part = problem.controls.blocks[block]
             zero[part] = subject.initial[part]
     at_zero, J = problem.linearise(zero).objective, at.objective
-    if J > at_zero * (1 + ROUND_OFF):
+    if at_zero * (1 + ROUND_OFF) < J:
         why = f"J = {J:.10g} is above J(0, 0) = {at_zero:.10g}: training has not got below zero"
         return not_applicable(name, f"{why} controls", SOURCE)
     levels = subject.levels

@@ -77,7 +77,7 @@ def state_range(subject: Subject) -> Check:
         return not_applicable(name, why, SOURCE)
     value = _excess(subject)
     scale = float(np.max(subject.norms(subject.state.ends))) / subject.levels.points[-1]
-    holds = value <= ROUND_OFF * max(1.0, scale)
+    holds = bool(value <= ROUND_OFF * max(1.0, scale))
     upper = "" if math.isinf(high) else f" <= {high:.4g} t"
     statement = f"{low:.4g} t <= f(t) - f_I{upper} at slab ends and levels"
     text = f"{statement}; value: the excess over it, divided by T (negative where it is kept)"
@@ -148,7 +148,7 @@ def identical_samples(subject: Subject) -> Check:
     lipschitz = subject.network.activation.lipschitz
     growth = math.exp(min(lipschitz * float(subject.integral(subject.kernel_norms())[-1]), 700.0))
     value, bound = distance / size, ROUND_OFF * growth
-    holds = value <= bound
+    holds = bool(value <= bound)
     text = (
         f"equal inputs give equal states; tested on {where}; value: relative distance, bound: "
         "round-off grown by exp(L int |a|)"

@@ -47,7 +47,9 @@ def second_order(subject: Subject, *, tolerance: float = 1e-6) -> Check:
         return not_applicable(name, "nothing is trained", SOURCE)
     activation = subject.network.activation
     scale = max([*at.problem.regularization.weights, 1e-6])
-    pair = lowest_eigenpair(PetscProblem(at.problem), at, tolerance=tolerance * scale)
+    petsc = PetscProblem(at.problem)
+    pair = lowest_eigenpair(petsc, at, tolerance=tolerance * scale)
+    petsc.destroy()
     if pair is None:
         why = "the eigensolver did not converge in its limit of restarts"
         return not_applicable(name, why, SOURCE)

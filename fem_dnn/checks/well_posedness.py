@@ -38,11 +38,13 @@ class Growth:
         t: Slab ends, shape (layers + 1,).
         norms: Largest norm per slab end and the slab that it closes, (layers + 1, samples).
         bounds: Their bounds, same shape.
+        start: Slab end at which both are the same number, by definition.
     """
 
     t: Array
     norms: Array
     bounds: Array
+    start: int = 0
 
     @property
     def excess(self) -> Array:
@@ -56,7 +58,9 @@ class Growth:
     @property
     def worst(self) -> tuple[int, int]:
         """Slab end and sample where the bound is closest, or violated most."""
-        n, s = np.unravel_index(int(np.argmax(self.excess)), self.excess.shape)
+        excess = self.excess
+        excess[self.start] = -np.inf
+        n, s = np.unravel_index(int(np.argmax(excess)), excess.shape)
         return int(n), int(s)
 
 
@@ -100,7 +104,7 @@ def adjoint_growth(subject: Subject) -> Growth:
     bounds = (start + to_come) * np.exp(grown[-1] - grown)[:, None]
     inside = subject.norms(at.adjoint.levels)
     norms = _with_levels(ends, inside, levels.layers, backwards=True)
-    return Growth(levels.points, norms, bounds)
+    return Growth(levels.points, norms, bounds, start=-1)
 
 
 def sup_growth(subject: Subject) -> Growth:
