@@ -8,8 +8,11 @@ All are collective and return the same on every rank.
 
 from fem_dnn.checks.check import Check
 from fem_dnn.checks.control_bound import control_bound
+from fem_dnn.checks.convexity import existence_convexity
 from fem_dnn.checks.dependence import continuous_dependence
+from fem_dnn.checks.hamiltonian import hamiltonian, hamiltonian_constant
 from fem_dnn.checks.invariants import identical_samples, loss_floor, state_range
+from fem_dnn.checks.pontryagin import pontryagin_minimum
 from fem_dnn.checks.second_order import second_order, stationarity
 from fem_dnn.checks.subject import Subject
 from fem_dnn.checks.well_posedness import adjoint_bound, state_bound, sup_bound
@@ -22,8 +25,12 @@ __all__ = [
     "all_checks",
     "continuous_dependence",
     "control_bound",
+    "existence_convexity",
+    "hamiltonian",
+    "hamiltonian_constant",
     "identical_samples",
     "loss_floor",
+    "pontryagin_minimum",
     "second_order",
     "state_bound",
     "state_range",
@@ -50,4 +57,7 @@ def all_checks(subject: Subject, tolerances: Tolerances | None = None) -> list[C
         continuous_dependence(subject),
         stationarity(subject, tolerances or Tolerances()),
         second_order(subject),
+        hamiltonian_constant(subject),
+        pontryagin_minimum(subject),
+        existence_convexity(subject),
     ]

@@ -199,7 +199,13 @@ class Subject:
             problem,
             network=network,
             controls=nothing,
-            regularization=Regularization(nothing, 0.0, 0.0, given=self.at.regularization),
+            # H asks for lambda_a and lambda_b; nothing is trained, so J sees what is given only.
+            regularization=Regularization(
+                nothing,
+                problem.regularization.kernel,
+                problem.regularization.bias,
+                given=self.at.regularization,
+            ),
             tracking=tracking,
             given=weights,
             given_outputs=self.at.output_layer,
