@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fem_dnn.checks.hamiltonian import hamiltonian
 from fem_dnn.checks.subject import Subject
 from fem_dnn.checks.well_posedness import Growth, adjoint_growth, state_growth, sup_growth
 
@@ -31,7 +32,7 @@ class Curve:
 
 
 def curves_along_depth(subject: Subject) -> list[Curve]:
-    """Norms of state and adjoint with their bounds (collective)."""
+    """Norms of state and adjoint with their bounds, and the Hamiltonian (collective)."""
 
     def curve(title: str, growth: Growth) -> Curve:
         return Curve(title, growth.t, growth.norms, growth.bounds)
@@ -43,4 +44,7 @@ def curves_along_depth(subject: Subject) -> list[Curve]:
             curves.append(curve(r"adjoint $\|p_s(t)\|$", adjoint_growth(subject)))
     if np.isfinite(subject.network.activation.supremum):
         curves.append(curve(r"state $\|f_s(t)\|_\infty$", sup_growth(subject)))
+    if subject.at is not None:
+        H = hamiltonian(subject)[:, None]
+        curves.append(Curve("Hamiltonian $H(t)$", subject.levels.t, H))
     return curves

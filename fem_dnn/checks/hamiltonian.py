@@ -125,9 +125,7 @@ def _at_coarse_levels(subject: Subject, fine: Array) -> Array:
 
 
 def _gradient_part(at: Linearisation) -> float:
-    """|grad J|^2 / (lambda omega): what a gradient left at one level can do to H there.
-
-    """
+    """|grad J|^2 / (lambda omega): what a gradient left at one level can do to H there."""
     weights = [w for w in at.problem.regularization.weights if w > 0]
     if not weights:
         return 0.0

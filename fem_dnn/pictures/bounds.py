@@ -28,13 +28,14 @@ def bounds_along_depth(curves: Sequence[Curve]) -> Figure:
         alpha = 0.9 if len(samples) <= 8 else 0.45
         for k, s in enumerate(samples):
             label = ("computed", "bound") if k == 0 else (None, None)
-            colour = CLASS_COLOURS[0]
+            few = len(samples) <= len(CLASS_COLOURS)
+            colour, of_bound = (CLASS_COLOURS[k],) * 2 if few else (CLASS_COLOURS[0], FAINT)
             axes.plot(
                 curve.t, curve.values[:, s], color=colour, lw=1.3, alpha=alpha, label=label[0]
             )
             if curve.bounds is not None:
                 axes.plot(
-                    curve.t, curve.bounds[:, s], color=FAINT, lw=1.0, ls="--", alpha=alpha,
+                    curve.t, curve.bounds[:, s], color=of_bound, lw=1.0, ls="--", alpha=alpha,
                     label=label[1],
                 )  # fmt: skip
         dress_curves(axes, title=curve.title, x="depth $t$")
