@@ -81,7 +81,8 @@ def pointwise(subject: Subject, level: int, states: Array) -> Pointwise:
     problem, space = at.problem, subject.network.space
     controls, R, operator = problem.controls, problem.regularization, subject.weights.operator
     samples = states.shape[-1]
-    columns, u_given = [], np.zeros((space.n_local, samples))
+    columns: list[Array] = []
+    u_given: Array = np.zeros((space.n_local, samples))
     bias, u = subject.weights.bias, subject.state.u[level]
     c = at.adjoint.levels[level] * problem.sample_weights
     cost = np.sum(c * subject.network.activation(u), axis=1)
@@ -107,5 +108,6 @@ def pointwise(subject: Subject, level: int, states: Array) -> Pointwise:
     factor = np.concatenate(wide, axis=2)
     if factor.shape[2] > samples:
         # Only M M' matters: M' = Q R, M M' = R'R.
-        factor = np.linalg.qr(factor.transpose(0, 2, 1), mode="r").transpose(0, 2, 1)
+        triangle: Array = np.asarray(np.linalg.qr(factor.transpose(0, 2, 1), mode="r"))
+        factor = triangle.transpose(0, 2, 1)
     return Pointwise(level, factor, c, u, u_given, cost)

@@ -161,8 +161,8 @@ def _scan(activation: Activation, point: Pointwise) -> tuple[Array, Array]:
         # The two pieces' own minimisers and the kink: all there are.
         kink = np.divide(-point.u_given, m, out=np.zeros_like(point.c), where=m != 0)
         candidates = [np.zeros_like(point.c), -m * point.c, kink]
-        values = [_value(activation, point, z) for z in candidates]
-        return np.min(values, axis=0), np.zeros(len(point.c))
+        lowest = np.min([_value(activation, point, z) for z in candidates], axis=0)
+        return lowest, np.zeros(len(point.c))
     reach = activation.lipschitz * np.abs(m * point.c)
     best = np.full(len(point.c), np.inf)
     where = np.zeros_like(point.c)

@@ -7,7 +7,7 @@ from program import batch, merged, run, write_case
 
 CASE = {
     "mesh": {
-        "width": {"shape": "interval", "length": 1.0, "cells": 4},
+        "width": {"shape": "interval", "length": 1.0, "cells": 3},
         "depth": {"length": 1.0, "cells": 2},
     },
     "network": {"depth_scheme": "resnet"},

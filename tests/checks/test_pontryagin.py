@@ -110,9 +110,14 @@ def solved(samples=2, **options):
     return Subject.of_linearisation(solve_newton(problem, zero, Tolerances(1e-11)).at, zero)
 
 
+def untrained(**options):
+    problem = random_problem(COMM, **options)
+    return Subject.of_linearisation(problem.linearise(random_control(problem)))
+
+
 def test_several_samples():
     """At a solution phi at the pointwise minimum is the computed cost; the certificate by hand."""
-    subject = solved(scheme="dg1")
+    subject = solved(scheme="resnet")
     check = pontryagin_minimum(subject)
     assert check.holds, check.explanation
     F, lowest = subject.level_states(), np.inf
@@ -129,20 +134,18 @@ def test_several_samples():
 
 
 def test_hamiltonian_of_a_trained_network_and_of_an_untrained_one():
-    assert hamiltonian_constant(solved(scheme="dg2")).holds
-    problem = random_problem(COMM, scheme="dg2")
-    rough = Subject.of_linearisation(problem.linearise(random_control(problem)))
-    assert pontryagin_minimum(rough).holds is False
+    assert hamiltonian_constant(solved(scheme="resnet")).holds
+    assert pontryagin_minimum(untrained(scheme="resnet")).holds is False
 
 
 def test_more_samples_than_nodes():
-    check = existence_convexity(solved(samples=7))
+    check = existence_convexity(untrained(samples=7))
     assert check.holds is None
     assert "K has rank 5 for 7 samples" in check.explanation
 
 
 def test_linear_activations_are_convex():
-    check = existence_convexity(solved(activation="linear"))
+    check = existence_convexity(untrained(activation="linear"))
     assert check.holds
     assert check.value == pytest.approx(1.0, rel=1e-13)
 
@@ -186,7 +189,7 @@ def test_moving_targets_are_not_autonomous():
 def test_the_principle_does_not_depend_on_the_ranks():
     found = []
     for comm in (MPI.COMM_WORLD, MPI.COMM_SELF):
-        problem = random_problem(comm, mask=True)
+        problem = random_problem(comm, scheme="resnet", mask=True)
         at = problem.linearise(random_control(problem, scale=0.1))
         subject = Subject.of_linearisation(at)
         every = (hamiltonian_constant, pontryagin_minimum, existence_convexity)
