@@ -76,8 +76,9 @@ def hamiltonian_constant(subject: Subject) -> Check:
 
     As dH/d(a, b) = 0 at critical points, an error of the controls enters H squared, and what is
     left is that of state and adjoint at the levels. It is measured: the same controls are run on
-    halved slabs, where an error of order p >= 1 falls to half or less, so that the variation of
-    the error is at most twice that of the difference. To this comes the square of the remaining
+    halved slabs, where an error of order p >= 1 falls to half in the limit and, on meshes that
+    are not yet fine, is taken to fall to three quarters or less: then its variation is at most
+    four times that of the difference. To this comes the square of the remaining
     gradient.
     """
     name = "hamiltonian_constant"
@@ -96,20 +97,23 @@ def hamiltonian_constant(subject: Subject) -> Check:
         return Check(name, None, value, None, why, SOURCE)
     change = H - finer
     difference = float(np.max(change) - np.min(change)) / size
-    bound = 2 * difference + min(_gradient_part(at) / size, EXCUSED) + 1e-11
+    bound = 4 * difference + min(_gradient_part(at) / size, EXCUSED) + 1e-11
     holds = bool(value <= bound)
     text = (
-        f"relative variation of H over the levels (mean {np.mean(H):.10g}); bound: twice the "
+        f"relative variation of H over the levels (mean {np.mean(H):.10g}); bound: four times the "
         f"variation of its change when the same controls run on halved slabs ({difference:.2e})"
     )
     if not holds:
-        text += (
-            "; more than the discretisation explains: the controls are not a critical point "
-            f"(|grad J| = {at.gradient_norm:.2e}), or state and adjoint are not theirs"
-            if at.problem.controls.n_global
-            else "; nothing is trained: H is constant at critical points only"
-        )
+        text += f"; likely cause: {_why_varying(at, size)}"
     return Check(name, holds, value, bound, text, SOURCE)
+
+
+def _why_varying(at: Linearisation, size: float) -> str:
+    if not at.problem.controls.n_global:
+        return "nothing is trained, and H is constant at critical points only"
+    if _gradient_part(at) / size > EXCUSED:
+        return f"these controls are not a critical point (|grad J| = {at.gradient_norm:.2e})"
+    return "the depth mesh is too coarse for the estimate, or state and adjoint were altered"
 
 
 def _at_coarse_levels(subject: Subject, fine: Array) -> Array:

@@ -37,7 +37,7 @@ def test_a_coarse_depth_mesh_breaks_it():
 
 
 def test_controls_better_than_none_are_bounded():
-    problem = random_problem(COMM)
+    problem = random_problem(COMM, scheme="resnet")
     zero = np.zeros(problem.controls.n_local)
     solution = solve_newton(problem, zero, Tolerances())
     check = control_bound(Subject.of_linearisation(solution.at, zero))
