@@ -16,10 +16,19 @@ import typer
 from fem_dnn._version import __version__
 from fem_dnn.endings import end_well, say
 from fem_dnn.errors import BadInput
-from fem_dnn.reporting import nodes_table, require_writable, reserve_stdout, summary, write_result
+from fem_dnn.reporting import (
+    checks_table,
+    nodes_table,
+    require_writable,
+    reserve_stdout,
+    summary,
+    write_result,
+)
 
 if TYPE_CHECKING:
     # dolfinx, PETSc and matplotlib take seconds to import: commands do it when they need them.
+    from rich.console import RenderableType
+
     from fem_dnn.case import Case
     from fem_dnn.request import Request
 
@@ -46,7 +55,7 @@ Overrides = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")]
 
-PETSC_COMMANDS = ("solve",)
+PETSC_COMMANDS = ("solve", "check")
 """Commands that PETSc solvers work for."""
 
 _petsc_arguments: list[str] = []
@@ -120,6 +129,29 @@ def solve(
     from fem_dnn import commands
 
     _run(lambda read, request: commands.solve(read, request).result, case, json, out, set_, quiet)
+
+
+@app.command()
+def check(
+    case: CaseFile,
+    json: JsonFile = None,
+    out: OutDir = None,
+    set_: Overrides = None,
+    quiet: Quiet = False,
+) -> None:
+    """Solve, then test the theory on the result; exits 0 whatever the checks find."""
+    from fem_dnn import checking
+
+    _run(
+        checking.check,
+        case,
+        json,
+        out,
+        set_,
+        quiet,
+        table=checks_table,
+        good=checking.state_was_solved,
+    )
 
 
 @app.command()
@@ -267,8 +299,10 @@ def _run(
     overrides: list[str] | None,
     quiet: bool,
     lines: Callable[[dict[str, Any]], str] | None = None,
+    table: Callable[[dict[str, Any]], RenderableType] | None = None,
+    good: Callable[[dict[str, Any]], bool] = lambda result: result.get("converged", True),
 ) -> None:
-    """Read the case, do the work, write and print the result; exit 1 if not converged."""
+    """Read the case, do the work, write and print the result; exit 1 if it is not good."""
     from mpi4py import MPI
     from rich.console import Console
 
@@ -292,9 +326,11 @@ def _run(
     if console is not None and (json != "-" or lines is None):
         # With --json - the console is standard error.
         console.print((lines or summary)(result), highlight=False, markup=False)
+        if table is not None:
+            console.print(table(result), soft_wrap=False)
         if out is not None:
             console.print(f"written to {out}", highlight=False, markup=False)
-    if not result.get("converged", True):
+    if not good(result):
         raise typer.Exit(1)
 
 

@@ -8,6 +8,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
+from rich.table import Table
+
 from fem_dnn.errors import BadInput
 from fem_dnn.files import try_writing
 
@@ -87,6 +90,20 @@ def summary(result: dict[str, Any]) -> str:
             f"{result['hessian_solves']} Hessian products, {result['seconds']:.2f} s"
         )
     return "\n".join(lines)
+
+
+def checks_table(result: dict[str, Any]) -> Table:
+    """The checks as a table: what holds, what was measured against what, and why."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column, justify in (("check", "left"), ("holds", "left"), ("value", "right")):
+        table.add_column(column, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    table.add_column("bound", justify="right", no_wrap=True)
+    table.add_column("what it says", ratio=1, overflow="fold")
+    words = {True: "yes", False: "[bold red]NO[/]", None: "-"}
+    for each in result["checks"]:
+        numbers = ("" if n is None else f"{n:.4g}" for n in (each["value"], each["bound"]))
+        table.add_row(each["name"], words[each["holds"]], *numbers, escape(each["explanation"]))
+    return table
 
 
 def nodes_table(result: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from fem_dnn.pictures.bounds import bounds_along_depth
 from fem_dnn.pictures.fields import adjoint_state, bias_field, hidden_state
 from fem_dnn.pictures.kernels import kernel_slices
 from fem_dnn.pictures.samples import decision_regions, principal_components, trajectories
@@ -22,6 +23,7 @@ from fem_dnn.pictures.training import confusion, convergence
 __all__ = [
     "adjoint_state",
     "bias_field",
+    "bounds_along_depth",
     "confusion",
     "convergence",
     "decision_regions",

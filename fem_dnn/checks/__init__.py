@@ -1,0 +1,63 @@
+"""Statements of the theory, tested on computed solutions: each a function returning a `Check`.
+
+    subject = Subject.of_linearisation(solution.at, initial)
+    print(state_bound(subject))
+
+All are collective and return the same on every rank.
+"""
+
+from fem_dnn.checks.check import Check
+from fem_dnn.checks.control_bound import control_bound
+from fem_dnn.checks.convexity import existence_convexity
+from fem_dnn.checks.dependence import continuous_dependence
+from fem_dnn.checks.hamiltonian import hamiltonian, hamiltonian_constant
+from fem_dnn.checks.invariants import identical_samples, loss_floor, state_range
+from fem_dnn.checks.pontryagin import pontryagin_minimum
+from fem_dnn.checks.second_order import second_order, stationarity
+from fem_dnn.checks.subject import Subject
+from fem_dnn.checks.well_posedness import adjoint_bound, state_bound, sup_bound
+from fem_dnn.solvers import Tolerances
+
+__all__ = [
+    "Check",
+    "Subject",
+    "adjoint_bound",
+    "all_checks",
+    "continuous_dependence",
+    "control_bound",
+    "existence_convexity",
+    "hamiltonian",
+    "hamiltonian_constant",
+    "identical_samples",
+    "loss_floor",
+    "pontryagin_minimum",
+    "second_order",
+    "state_bound",
+    "state_range",
+    "stationarity",
+    "sup_bound",
+]
+
+
+def all_checks(subject: Subject, tolerances: Tolerances | None = None) -> list[Check]:
+    """Every check, in the order of the theory (collective).
+
+    Args:
+        subject: What is checked.
+        tolerances: What was asked of the solver; None: its defaults.
+    """
+    return [
+        state_bound(subject),
+        adjoint_bound(subject),
+        sup_bound(subject),
+        control_bound(subject),
+        state_range(subject),
+        loss_floor(subject),
+        identical_samples(subject),
+        continuous_dependence(subject),
+        stationarity(subject, tolerances or Tolerances()),
+        second_order(subject),
+        hamiltonian_constant(subject),
+        pontryagin_minimum(subject),
+        existence_convexity(subject),
+    ]

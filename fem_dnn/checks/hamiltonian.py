@@ -1,0 +1,137 @@
+"""The Hamiltonian along the depth (theory.md section 7).
+
+    H(t) = sum_s w_s <p_s, sigma(u_s)> + (lambda_a/2)|a|^2 + (lambda_b/2)|b|^2
+           + (mu/2) sum_s w_s |f_s - g_s|^2
+
+is constant at critical points of problems in which nothing but the controls depends on t.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fem_dnn.checks.check import Check, not_applicable
+from fem_dnn.checks.subject import Subject
+from fem_dnn.depth import lagrange_basis
+from fem_dnn.problem import Linearisation
+from fem_dnn.slab import SlabFailure
+
+Array = NDArray[np.float64]
+
+EXCUSED = 1e-6
+"""Relative variation of H that a gradient left over may explain: controls far from critical must
+not excuse themselves."""
+
+SOURCE = "theory.md section 7 (Pontryagin)"
+
+
+def hamiltonian(subject: Subject) -> Array:
+    """H at the control levels, shape (levels,) (collective).
+
+    The tracking cost is that at the level's tracking point (for resnet the slab's middle).
+    """
+    at = subject.at
+    assert at is not None, "there is no Hamiltonian without a loss"
+    problem, space, state = at.problem, subject.network.space, subject.state
+    w, R = problem.sample_weights, problem.regularization
+    slope = subject.network.activation(state.u)
+    density = (at.adjoint.levels * slope) @ w @ space.local_weights
+    H = space.sum(density)
+    H = H + 0.5 * R.kernel * subject.kernel_norms() ** 2 + 0.5 * R.bias * subject.bias_norms() ** 2
+    if problem.tracking is not None:
+        misfit = subject.norms(state.tracked - problem.tracking.targets)
+        H = H + 0.5 * problem.tracking.weight * misfit**2 @ w
+    result: Array = H
+    return result
+
+
+def why_not_autonomous(subject: Subject) -> str | None:
+    """What besides the controls depends on the depth, or derives them in it (collective)."""
+    at = subject.at
+    if at is None:
+        return "there are no targets, so no adjoint"
+    if subject.smoothed:
+        return "derivatives of the controls are penalised: H has further terms"
+    tracking, weights, controls = at.problem.tracking, subject.weights, at.problem.controls
+    any_rank = controls.any_rank
+    if tracking is not None and any_rank(_varies(tracking.targets)):
+        return "the tracking targets depend on t"
+    if weights.bias is not None and not controls.has_bias and any_rank(_varies(weights.bias)):
+        return "the given bias depends on t"
+    if weights.operator is not None and not controls.has_kernel:
+        root = np.sqrt(subject.levels.weights)[:, None, None]
+        if any_rank(_varies(weights.operator.coefficients / root)):
+            return "the given kernel depends on t"
+    return None
+
+
+def _varies(values: Array) -> bool:
+    size = float(np.max(np.abs(values), initial=0.0))
+    return bool(np.max(np.abs(values - values[:1]), initial=0.0) > 1e-13 * size)
+
+
+def hamiltonian_constant(subject: Subject) -> Check:
+    """(max H - min H) / max |H| over the levels is a discretisation error (collective).
+
+    As dH/d(a, b) = 0 at critical points, an error of the controls enters H squared, and what is
+    left is that of state and adjoint at the levels. It is measured: the same controls are run on
+    halved slabs, where an error of order p >= 1 falls to half in the limit and, on meshes that
+    are not yet fine, is taken to fall to three quarters or less: then its variation is at most
+    four times that of the difference. To this comes the square of the remaining
+    gradient.
+    """
+    name = "hamiltonian_constant"
+    why = why_not_autonomous(subject)
+    if why is not None:
+        return not_applicable(name, why, SOURCE)
+    at = subject.at
+    assert at is not None
+    H = hamiltonian(subject)
+    size = max(float(np.max(np.abs(H))), 1e-14)
+    value = float(np.max(H) - np.min(H)) / size
+    try:
+        finer = _at_coarse_levels(subject, hamiltonian(subject.refined()))
+    except SlabFailure as failure:
+        why = f"the same controls cannot be run on halved slabs: {failure}"
+        return Check(name, None, value, None, why, SOURCE)
+    change = H - finer
+    difference = float(np.max(change) - np.min(change)) / size
+    bound = 4 * difference + min(_gradient_part(at) / size, EXCUSED) + 1e-11
+    holds = bool(value <= bound)
+    text = (
+        f"relative variation of H over the levels (mean {np.mean(H):.10g}); bound: four times the "
+        f"variation of its change when the same controls run on halved slabs ({difference:.2e})"
+    )
+    if not holds:
+        text += f"; likely cause: {_why_varying(at, size)}"
+    return Check(name, holds, value, bound, text, SOURCE)
+
+
+def _why_varying(at: Linearisation, size: float) -> str:
+    if not at.problem.controls.n_global:
+        return "nothing is trained, and H is constant at critical points only"
+    if _gradient_part(at) / size > EXCUSED:
+        return f"these controls are not a critical point (|grad J| = {at.gradient_norm:.2e})"
+    return "the depth mesh is too coarse for the estimate, or state and adjoint were altered"
+
+
+def _at_coarse_levels(subject: Subject, fine: Array) -> Array:
+    """H on halved slabs, at the levels of the whole ones: by each half's own polynomial."""
+    points = subject.levels.scheme.points
+    halves = fine.reshape(subject.levels.layers, 2, len(points))
+    result = np.empty((subject.levels.layers, len(points)))
+    for i, c in enumerate(points):
+        half = int(c > 0.5)
+        local = 2 * c - half
+        result[:, i] = halves[:, half] @ np.array([phi(local) for phi in lagrange_basis(points)])
+    return result.ravel()
+
+
+def _gradient_part(at: Linearisation) -> float:
+    """|grad J|^2 / (lambda omega): what a gradient left at one level can do to H there."""
+    weights = [w for w in at.problem.regularization.weights if w > 0]
+    if not weights:
+        return 0.0
+    omega = float(np.min(at.problem.network.levels.weights))
+    return at.gradient_norm**2 / (min(weights) * omega)
