@@ -30,9 +30,8 @@ def transfer_values(values: ControlValues, width: sparse.csr_array, depth: Array
     kernel = bias = outputs = None
     if values.kernel is not None:
         kernel = np.empty((len(depth), width.shape[0], width.shape[0]))
-        for k, row in enumerate(depth):
-            kernel[k] = width @ (width @ _combination(row, values.kernel)).T
-            kernel[k] = kernel[k].T
+        for k in range(len(depth)):
+            kernel[k] = (width @ (width @ _combination(depth[k], values.kernel)).T).T
     if values.bias is not None:
         bias = np.ascontiguousarray((width @ (depth @ values.bias).T).T)
     if values.outputs is not None:
@@ -67,16 +66,17 @@ def transfer_control(source: ControlSpace, vector: Array, target: ControlSpace) 
     depth = depth_projection(source.levels, target.levels)
     parts = source.split(vector)
     n, count = here.n_local, target.levels.count
-    kernel = bias = outputs = offsets = None
+    kernel = bias = outputs = None
+    offsets: Array | None = None
     root_there, root_here = there.sqrt_weights, here.sqrt_weights
     if target.has_kernel:
         kernel = np.zeros((count, here.n_nodes, n))
         if parts.kernel is not None:
             unscale = root_there[:, None] * root_there[there.owned]
             scale = root_here[:, None] * root_here[here.owned]
-            depth_scaled = _between_coordinates(depth, source, target)
-            for k, row in enumerate(depth_scaled):
-                level = width @ (_combination(row, parts.kernel) / unscale)
+            between = depth * np.sqrt(target.levels.weights[:, None] / source.levels.weights)
+            for k in range(count):
+                level = width @ (_combination(between[k], parts.kernel) / unscale)
                 kernel[k] = (mine @ there.gather(level.T)).T * scale
     if target.has_bias:
         bias = np.zeros((count, n))
@@ -84,16 +84,13 @@ def transfer_control(source: ControlSpace, vector: Array, target: ControlSpace) 
             values = there.gather((depth @ (parts.bias / source.bias_scale)).T)
             bias = (mine @ values).T * target.bias_scale
     if target.outputs:
-        outputs, offsets = np.zeros((target.outputs, n)), np.zeros(target.outputs)
+        outputs = np.zeros((target.outputs, n))
+        offsets = np.zeros(target.outputs)
         if parts.outputs is not None and parts.offsets is not None:
             values = there.gather((parts.outputs / root_there[there.owned]).T)
-            outputs, offsets = (mine @ values).T * root_here[here.owned], parts.offsets
+            outputs = (mine @ values).T * root_here[here.owned]
+            offsets = parts.offsets
     return target.join(ControlParts(kernel, bias, outputs, offsets))
-
-
-def _between_coordinates(depth: Array, source: ControlSpace, target: ControlSpace) -> Array:
-    """D for coordinates that carry the square root of their level's weight."""
-    return depth * np.sqrt(target.levels.weights[:, None] / source.levels.weights)
 
 
 def _combination(row: Array, levels: Array) -> Array:
