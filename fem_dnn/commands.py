@@ -147,7 +147,7 @@ def solve(
     if request.out is not None:
         arrays = solution_arrays(model, solution.at)
         write_files(request, result, arrays, "solution.npz")
-        draw(model, request, arrays, result["history"])
+        draw(model, request, arrays, result["history"], result["initial_gradient_norm"])
         draw_confusion(model, request, solution.at)
         write_paraview(model, request, solution.at.state.ends)
     return Run(model, solution, result)
