@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fem_dnn.errors import BadInput, FemDnnError
     from fem_dnn.losses import L2Loss, OutputLayer, OutputLoss
     from fem_dnn.mesh import DepthWidthMesh
+    from fem_dnn.network_transfer import transfer
     from fem_dnn.nonlocal_operator import NonlocalOperator
     from fem_dnn.prediction import predict
     from fem_dnn.problem import LearningProblem, Linearisation, Tracking
@@ -44,6 +45,7 @@ _WHERE = {
     "errors": ("BadInput", "FemDnnError"),
     "losses": ("L2Loss", "OutputLayer", "OutputLoss"),
     "mesh": ("DepthWidthMesh",),
+    "network_transfer": ("transfer",),
     "nonlocal_operator": ("NonlocalOperator",),
     "prediction": ("predict",),
     "problem": ("LearningProblem", "Linearisation", "Tracking"),
@@ -93,6 +95,7 @@ __all__ = [
     "solve_lbfgs",
     "solve_newton",
     "solve_state",
+    "transfer",
     "verify",
 ]
 

@@ -207,18 +207,26 @@ def assemble(
         BadInput: The data do not fit the case; the same on all ranks.
     """
     discretisation = Discretisation.of(case, comm)
-    space, levels, places = discretisation.space, discretisation.levels, discretisation.places
+    places = discretisation.places
     ingredients = on_root(comm, lambda: read_ingredients(case, places, scaling))
-    network = Network(space, levels, activation or ACTIVATIONS[case.network.activation])
-    given = _given(network, ingredients)
-    return Model(
-        case,
-        discretisation,
-        ingredients,
-        network,
-        given,
-        _problem(case, network, given, ingredients),
+    return model_of(case, discretisation, ingredients, activation)
+
+
+def model_of(
+    case: Case,
+    discretisation: Discretisation,
+    ingredients: Ingredients,
+    activation: Activation | None = None,
+) -> Model:
+    """A case with its arrays at hand, made ready to be solved (collective)."""
+    network = Network(
+        discretisation.space,
+        discretisation.levels,
+        activation or ACTIVATIONS[case.network.activation],
     )
+    given = _given(network, ingredients)
+    problem = _problem(case, network, given, ingredients)
+    return Model(case, discretisation, ingredients, network, given, problem)
 
 
 def _given(network: Network, ingredients: Ingredients) -> LayerWeights:

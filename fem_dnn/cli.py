@@ -179,6 +179,30 @@ def predict(
 
 
 @app.command()
+def transfer(
+    result_dir: Annotated[
+        Path, typer.Argument(metavar="RESULT_DIR", help="Folder that `solve --out` has written.")
+    ],
+    case: CaseFile,
+    json: JsonFile = None,
+    out: OutDir = None,
+    set_: Overrides = None,
+    quiet: Quiet = False,
+) -> None:
+    """Project a trained network onto a case's mesh and scheme, and run it on its data."""
+    from fem_dnn import network_transfer
+
+    _run(
+        lambda read, request: network_transfer.transfer(result_dir, read, request),
+        case,
+        json,
+        out,
+        set_,
+        quiet,
+    )
+
+
+@app.command()
 def nodes(
     case: CaseFile,
     json: JsonFile = None,

@@ -14,12 +14,14 @@ import numpy as np
 from fem_dnn.activations import Activation
 from fem_dnn.assembly import OVERFLOW, Discretisation, Model, assemble, local_samples
 from fem_dnn.case import require_given_controls, require_learning_problem
+from fem_dnn.nested import solve_nested
 from fem_dnn.progress import Progress
 from fem_dnn.request import CaseLike, Request, read_any
 from fem_dnn.result_folder import draw, draw_confusion, write_failure, write_files, write_paraview
 from fem_dnn.results import provenance, solution_arrays, solution_result, state_arrays
 from fem_dnn.slab import SlabFailure
 from fem_dnn.solvers import METHODS, Solution, Tolerances
+from fem_dnn.solvers.history import Report
 from fem_dnn.state import solve_state
 from fem_dnn.threads import suitable_threads
 
@@ -117,17 +119,26 @@ def solve(
     assert model.problem is not None
     _announce(model, request)
     progress = Progress(request.console)
+
+    def method(of: Model, start: np.ndarray, tolerances: Tolerances, report: Report) -> Solution:
+        assert of.problem is not None
+        return METHODS[case.solver.method](
+            of.problem,
+            start,
+            tolerances,
+            escape=case.solver.escape,
+            report=report,
+            accuracy=of.train_accuracy if of.classifies else None,
+            options=request.options,
+        )
+
+    tolerances = Tolerances(case.solver.rtol, case.solver.atol, case.solver.max_iterations)
     try:
         with suitable_threads(model.problem):
-            solution = METHODS[case.solver.method](
-                model.problem,
-                model.initial,
-                Tolerances(case.solver.rtol, case.solver.atol, case.solver.max_iterations),
-                escape=case.solver.escape,
-                report=progress,
-                accuracy=model.train_accuracy if model.classifies else None,
-                options=request.options,
-            )
+            if case.solver.nested:
+                solution = solve_nested(model, method, tolerances, progress, request.say)
+            else:
+                solution = method(model, model.initial, tolerances, progress)
     except SlabFailure as failure:
         progress.close()
         return Run(model, None, write_failure(model, str(failure), request))
@@ -136,7 +147,7 @@ def solve(
     if request.out is not None:
         arrays = solution_arrays(model, solution.at)
         write_files(request, result, arrays, "solution.npz")
-        draw(model, request, arrays, result["history"])
+        draw(model, request, arrays, result["history"], result["initial_gradient_norm"])
         draw_confusion(model, request, solution.at)
         write_paraview(model, request, solution.at.state.ends)
     return Run(model, solution, result)

@@ -22,6 +22,15 @@ from fem_dnn.results import provenance
 from fem_dnn.slab import SlabFailure
 from fem_dnn.state import LayerWeights, solve_state
 
+NETWORK_ARRAYS = ("x", "node_weights", "t", "control_t", "control_weights", "kernel", "bias")
+"""What every result file holds of a network."""
+
+DISCRETISATION_ARRAYS = (
+    *("mesh_cell", "mesh_points", "mesh_cells", "mesh_degree"),
+    *("cell_nodes", "width_degree", "depth_scheme"),
+)
+"""What newer ones hold besides: the mesh and the spaces."""
+
 
 def predict(
     result_dir: Path | str, case: CaseLike, request: Request | None = None
@@ -75,7 +84,7 @@ def read_trained(result_dir: Path) -> dict[str, Any]:
     path = result_dir / "solution.npz"
     trained: dict[str, Any] = {
         name: load_array(f"solution.npz:{name}", result_dir, "RESULT_DIR")
-        for name in ("x", "t", "control_t", "kernel", "bias")
+        for name in NETWORK_ARRAYS
     }
     with np.load(path, allow_pickle=False) as arrays:
         names = set(arrays.files)
@@ -83,6 +92,8 @@ def read_trained(result_dir: Path) -> dict[str, Any]:
             trained["case"] = json.loads(str(arrays["made_by"]))["case"]
         if names >= {"outputs", "offsets"}:
             trained |= {"outputs": arrays["outputs"], "offsets": arrays["offsets"]}
+        if names >= set(DISCRETISATION_ARRAYS):
+            trained["discretisation"] = {name: arrays[name] for name in DISCRETISATION_ARRAYS}
         if "feature_shift" in names:
             trained["scaling"] = Scaling.from_arrays(arrays)
     return trained
@@ -106,20 +117,31 @@ def trained_weights(model: Model, trained: Mapping[str, Any], folder: Path) -> L
                 key,
                 f"differs from that of the network in {folder} ({len(here)} places here, "
                 f"{len(there)} there)",
-                "the mesh, width_degree and depth_scheme that it was trained on",
+                "the mesh, width_degree and depth_scheme that it was trained on; or "
+                "`fem-dnn transfer`, which takes it to others",
             )
-    if "case" in trained:
-        of_training = trained["case"]["network"]["activation"]
-        if of_training != model.case.network.activation:
-            raise model.case.error(
-                "network.activation",
-                f"is {model.case.network.activation}, but the network in {folder} was trained "
-                f"with {of_training}",
-                of_training,
-            )
+    require_trained_activation(model.case, trained, folder)
     coefficients = kernel_coefficients(space, levels.weights, trained["kernel"])
     bias = np.ascontiguousarray(space.from_file_order(trained["bias"]))[:, :, None]
     return LayerWeights(NonlocalOperator(space, levels.weights, coefficients), bias)
+
+
+def require_trained_activation(case: Case, trained: Mapping[str, Any], folder: Path) -> None:
+    """Refuse to run a network with another activation than it was trained with.
+
+    Raises:
+        BadInput: They differ.
+    """
+    if "case" not in trained:
+        return
+    of_training = trained["case"]["network"]["activation"]
+    if of_training != case.network.activation:
+        raise case.error(
+            "network.activation",
+            f"is {case.network.activation}, but the network in {folder} was trained "
+            f"with {of_training}",
+            of_training,
+        )
 
 
 def _classification(case: Case, outputs: np.ndarray) -> dict[str, np.ndarray]:

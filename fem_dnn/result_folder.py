@@ -45,15 +45,19 @@ def write_failure(model: Model, reason: str, request: Request) -> dict[str, Any]
 
 
 def draw(
-    model: Model, request: Request, arrays: Mapping[str, Any], history: list[dict[str, Any]]
+    model: Model,
+    request: Request,
+    arrays: Mapping[str, Any],
+    history: list[dict[str, Any]],
+    initial_gradient_norm: float | None = None,
 ) -> None:
     """Draw the standard pictures, from rank 0."""
     assert request.out is not None
     out, solver, train = request.out, model.case.solver, model.ingredients.train
     target, labels = None, None
-    if history:
+    if initial_gradient_norm is not None:
         tolerances = Tolerances(solver.rtol, solver.atol, solver.max_iterations)
-        target = tolerances.target(history[0]["gradient_norm"])
+        target = tolerances.target(initial_gradient_norm)
     if model.classifies and train.targets is not None:
         labels = [f"class {label:g}" for label in train.targets]
 

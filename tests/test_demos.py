@@ -14,6 +14,7 @@ from fem_dnn import demos
 from fem_dnn.errors import BadInput
 
 PICTURES = {
+    "continuum": ("hidden_state", "kernel", "convergence", "continuum"),
     "digits": ("hidden_state", "kernel", "convergence", "confusion"),
     "circles": ("hidden_state", "kernel", "convergence", "decision_region", "trajectories"),
 }

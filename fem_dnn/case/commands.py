@@ -108,7 +108,9 @@ class Solver(Section):
     """The initial guess: zero, constant (kernel, bias), random (seed, scale), or file (path).
     Default: zero; for relu constant, because zero is a kink there."""
     nested: CountOrZero = 0
-    """Coarser meshes to solve on first."""
+    """Coarser meshes to solve on first: cells and layers are halved so many times (those of a mesh
+    file are kept, its layers halved), the coarsest is solved from the initial guess, and every
+    solution is the next mesh's guess."""
 
 
 class Critical(Section):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fem_dnn.case.commands import Constant
+from fem_dnn.case.domain import Interval, Rectangle
 from fem_dnn.case.values import REFERENCE, split_reference
 from fem_dnn.errors import BadInput, shown
 
@@ -27,6 +28,7 @@ def require_consistent(case: Case) -> None:
     _check_mask(case)
     _check_initial(case)
     _check_path(case)
+    _check_nested(case)
 
 
 def require_given_controls(case: Case) -> None:
@@ -256,3 +258,26 @@ def _check_path(case: Case) -> None:
         except BadInput as problem:
             wrong = f"{value} is no value for {case.path.parameter}: {problem.wrong}"
             raise BadInput(None, f"path.{end}", wrong, problem.allowed) from None
+
+
+def _check_nested(case: Case) -> None:
+    """Cells and layers can be halved as often as is asked for."""
+    wanted, width = case.solver.nested, case.mesh.width
+    numbers: dict[str, tuple[int, ...]] = {
+        "mesh.depth has {} layers": (len(case.mesh.depth.slab_ends) - 1,)
+    }
+    if isinstance(width, Interval):
+        numbers["mesh.width has {} cells"] = (width.cells,)
+    elif isinstance(width, Rectangle):
+        numbers["mesh.width has {} cells"] = width.cells
+    for text, counts in numbers.items():
+        # n & -n is the largest power of two that divides n.
+        possible = min((n & -n).bit_length() - 1 for n in counts)
+        if wanted > possible:
+            has = text.format(" x ".join(map(str, counts)))
+            raise BadInput(
+                None,
+                "solver.nested",
+                f"is {wanted}, but {has}, which can be halved only {possible} times",
+                f"0 to {possible}, or a number of cells that is divisible by 2 more often",
+            )

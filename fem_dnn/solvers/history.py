@@ -22,6 +22,7 @@ class Iteration:
         state_solves, hessian_solves: Sweeps so far.
         seconds: Time since the start.
         accuracy: Training accuracy where the loss classifies, else None.
+        mesh: Which of nested meshes, 0 the coarsest; None where there is only one.
     """
 
     iteration: int
@@ -32,6 +33,7 @@ class Iteration:
     hessian_solves: int
     seconds: float
     accuracy: float | None = None
+    mesh: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """As written to result files; without what does not apply."""

@@ -389,7 +389,6 @@ ASKED = {
     "bounds.kernel": {"bounds__kernel": [-1, 1]},
     "bounds.bias": {"bounds__bias": [-1, 1]},
     "solver.method": {"solver__method": "sweep"},
-    "solver.nested": {"solver__nested": 1},
 }
 
 

@@ -1,0 +1,259 @@
+"""Nested iteration: solve on coarse meshes first; every solution is the next mesh's guess.
+
+All meshes discretise one problem in function space, and all data of the coarse ones are L2
+projections of the finest's, whatever they were made from: expressions, data sets, array files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sparse
+from numpy.typing import NDArray
+
+from fem_dnn.assembly import Discretisation, Model, model_of
+from fem_dnn.case import Case
+from fem_dnn.case.domain import GradedDepth, Interval, Rectangle
+from fem_dnn.control_transfer import transfer_control, transfer_values
+from fem_dnn.controls import ControlSpace, ControlValues
+from fem_dnn.depth_projection import depth_projection
+from fem_dnn.ingredients import Ingredients, Samples
+from fem_dnn.slab import SlabFailure
+from fem_dnn.solvers import Solution, Tolerances
+from fem_dnn.solvers.history import Iteration, Report
+from fem_dnn.width_projection import width_projection
+
+Array = NDArray[np.float64]
+
+COARSE_RTOL = 1e-4
+"""How far the gradient is reduced on coarser meshes: below the difference between the meshes."""
+
+Method = Callable[[Model, Array, Tolerances, Report], Solution]
+"""Solves a model from a guess."""
+
+
+def solve_nested(
+    model: Model,
+    method: Method,
+    tolerances: Tolerances,
+    report: Report,
+    say: Callable[[str], None],
+) -> Solution:
+    """Solve on `solver.nested` coarser meshes, then on the case's own (collective).
+
+    Tolerances refer to the case's own initial guess on its own mesh, on every mesh. A coarse
+    solution is used only where it is better on the finest mesh than that guess.
+
+    Args:
+        model: The case's model, on the finest mesh.
+        method: Solves on one mesh.
+        tolerances: Of the case; the limit on iterations holds for every mesh.
+        report: Called with every iteration.
+        say: Tells which mesh is next.
+
+    Returns:
+        The solution on the finest mesh. Its work and its history are those of all meshes;
+        `Iteration.mesh` says which, 0 being the coarsest.
+
+    Raises:
+        SlabFailure: The state equation cannot be solved at the initial guess on the finest mesh.
+        BadInput: There are fewer coarse cells than ranks.
+    """
+    problem = model.problem
+    assert problem is not None
+    models = hierarchy(model)
+    before = replace(problem.work)
+    start = problem.linearise(model.initial)
+    norm, objective = start.gradient_norm, start.objective
+    own_work = (problem.work.states - before.states, problem.work.hessians - before.hessians)
+    guess, origin = model.initial, problem.controls
+    total = _Total(report)
+    for number, coarse in enumerate(models):
+        controls = _controls(coarse)
+        total.begin(number)
+        say(f"mesh {number + 1} of {len(models) + 1}: {_described(coarse)}")
+        try:
+            solution = method(
+                coarse,
+                transfer_control(origin, guess, controls),
+                _absolute(tolerances, max(tolerances.rtol, COARSE_RTOL), norm),
+                total.add,
+            )
+        except SlabFailure:
+            continue  # steps too large there: the next mesh starts from what there is
+        total.end(solution)
+        guess, origin = solution.control, controls
+    total.begin(len(models))
+    say(f"mesh {len(models) + 1} of {len(models) + 1}: {_described(model)}")
+    guess = transfer_control(origin, guess, problem.controls)
+    before = replace(problem.work)
+    if not _better(model, guess, objective):
+        guess = model.initial
+    own_work = (own_work[0] + problem.work.states - before.states, own_work[1])
+    solution = method(model, guess, _absolute(tolerances, tolerances.rtol, norm), total.add)
+    total.end(solution)
+    return replace(
+        solution,
+        initial_gradient_norm=norm,
+        history=total.history,
+        iterations=total.iterations,
+        linear_iterations=total.linear_iterations,
+        state_solves=total.state_solves + own_work[0],
+        hessian_solves=total.hessian_solves + own_work[1],
+        seconds=total.seconds,
+    )
+
+
+def hierarchy(model: Model) -> list[Model]:
+    """The `solver.nested` coarser models, the coarsest first (collective)."""
+    models: list[Model] = []
+    finer = model
+    for _ in range(model.case.solver.nested):
+        finer = coarsened(finer)
+        models.insert(0, finer)
+    return models
+
+
+def coarsened(model: Model) -> Model:
+    """The model on a mesh of half as many cells and layers, with all data projected (collective).
+
+    Raises:
+        BadInput: There are fewer cells than ranks.
+    """
+    case = coarser_case(model.case)
+    discretisation = Discretisation.of(case, model.comm)
+    width = width_projection(model.network.space, discretisation.space)
+    depth = depth_projection(model.network.levels, discretisation.levels)
+    ingredients = restricted(case, model.ingredients, width, depth)
+    return model_of(case, discretisation, ingredients, model.network.activation)
+
+
+def coarser_case(case: Case) -> Case:
+    """The case with half as many cells and layers; a mesh file's cells are kept."""
+    width, depth = case.mesh.width, case.mesh.depth
+    tables: dict[str, Any] = case.as_dict()
+    if isinstance(width, Interval):
+        tables["mesh"]["width"]["cells"] = width.cells // 2
+    elif isinstance(width, Rectangle):
+        tables["mesh"]["width"]["cells"] = [n // 2 for n in width.cells]
+    if isinstance(depth, GradedDepth):
+        tables["mesh"]["depth"]["points"] = list(depth.points[::2])
+    else:
+        tables["mesh"]["depth"]["cells"] = depth.cells // 2
+    tables["solver"]["nested"] = 0
+    return Case.parse(tables, case.file, case.folder)
+
+
+def restricted(
+    case: Case, finer: Ingredients, width: sparse.csr_array, depth: Array
+) -> Ingredients:
+    """The arrays of a case projected onto a coarser network (file order).
+
+    Args:
+        case: The case, for what its targets are.
+        finer: Arrays on the finer network.
+        width: Projection P in width.
+        depth: Projection D in depth.
+    """
+
+    def on_nodes(values: Array) -> Array:
+        flat = values.reshape(-1, values.shape[-1])
+        return np.ascontiguousarray((width @ flat.T).T).reshape(*values.shape[:-1], -1)
+
+    train = finer.train
+    targets = train.targets
+    if case.loss.kind == "l2" and targets is not None:
+        targets = on_nodes(targets)
+    tracking = finer.tracking
+    if tracking is not None:
+        # Tracking points are the control levels or, for resnet, one per layer like these.
+        if len(tracking) > 1:
+            tracking = np.asarray(np.tensordot(depth, tracking, axes=1), np.float64)
+        tracking = on_nodes(tracking)
+    given = transfer_values(ControlValues(finer.kernel, finer.bias), width, depth)
+    mask = finer.mask
+    if mask is not None:
+        # Coarse nodes connect where any of their fine nodes do.
+        mask = ((abs(width) @ (abs(width) @ mask).T).T > 1e-12).astype(np.float64)
+    return replace(
+        finer,
+        train=Samples(on_nodes(train.inputs), targets, train.features),
+        test=None,
+        tracking=tracking,
+        kernel=given.kernel,
+        bias=given.bias,
+        mask=mask,
+        outputs=None if finer.outputs is None else on_nodes(finer.outputs),
+        initial=None,
+    )
+
+
+def _controls(model: Model) -> ControlSpace:
+    assert model.problem is not None
+    return model.problem.controls
+
+
+def _described(model: Model) -> str:
+    space, levels = model.network.space, model.network.levels
+    return f"{space.n_nodes} width nodes, {levels.layers} layers"
+
+
+def _absolute(tolerances: Tolerances, rtol: float, norm: float) -> Tolerances:
+    """Tolerances relative to a gradient norm on another mesh, as absolute ones."""
+    return Tolerances(0.0, max(tolerances.atol, rtol * norm), tolerances.max_iterations)
+
+
+def _better(model: Model, guess: Array, objective: float) -> bool:
+    """Whether a guess has a lower objective."""
+    assert model.problem is not None
+    try:
+        return model.problem.objective(guess) < objective
+    except SlabFailure:
+        return False
+
+
+@dataclass(eq=False)
+class _Total:
+    """Work and history over all meshes.
+
+    Attributes:
+        report: Called with every iteration, its work counted through all meshes.
+    """
+
+    report: Report
+    history: list[Iteration] = field(default_factory=list)
+    iterations: int = 0
+    linear_iterations: int = 0
+    state_solves: int = 0
+    hessian_solves: int = 0
+    seconds: float = 0.0
+    mesh: int = 0
+
+    def begin(self, mesh: int) -> None:
+        """The next iterations are of this mesh."""
+        self.mesh = mesh
+
+    def add(self, line: Iteration) -> None:
+        """Record an iteration of the present mesh."""
+        line = replace(
+            line,
+            iteration=len(self.history),
+            linear_iterations=line.linear_iterations + self.linear_iterations,
+            state_solves=line.state_solves + self.state_solves,
+            hessian_solves=line.hessian_solves + self.hessian_solves,
+            seconds=line.seconds + self.seconds,
+            mesh=self.mesh,
+        )
+        self.history.append(line)
+        self.report(line)
+
+    def end(self, solution: Solution) -> None:
+        """Add what the present mesh has cost."""
+        self.iterations += solution.iterations
+        self.linear_iterations += solution.linear_iterations
+        self.state_solves += solution.state_solves
+        self.hessian_solves += solution.hessian_solves
+        self.seconds += solution.seconds
