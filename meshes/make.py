@@ -18,6 +18,7 @@ import gmsh
 import numpy as np
 
 FOLDER = Path(__file__).resolve().parent
+sys.path.insert(0, str(FOLDER.parent))
 
 
 def disc(size: float) -> None:

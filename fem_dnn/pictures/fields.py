@@ -76,10 +76,10 @@ def _over_depth_and_width(
     if labels is not None:
         texts = [f"{text}: {label}" for text, label in zip(texts, labels, strict=True)]
     scale = ColourScale.of(values, signed=signed)
-    if nodes.dimension == 2:
+    if nodes.dimension > 1:
         rows = {text: values[:, s] for s, text in enumerate(texts)}
         width, height = snapshot_size(nodes, len(rows), len(t))
-        figure = new_figure(width, height + 0.35, title)
+        figure = new_figure(width, height + 0.35, title + nodes.place)
         snapshots(figure, nodes, t, rows, scale, symbol)
         return figure
 
@@ -109,9 +109,9 @@ def bias_field(arrays: Arrays) -> Figure:
     nodes, bias = WidthNodes.of(arrays), np.asarray(arrays["bias"])
     t, scale = np.asarray(arrays["control_t"]), ColourScale.of(bias, signed=True)
     title = "Bias $b(x, t)$"
-    if nodes.dimension == 2:
+    if nodes.dimension > 1:
         width, height = snapshot_size(nodes, 1, len(t))
-        figure = new_figure(width, height + 0.35, title)
+        figure = new_figure(width, height + 0.35, title + nodes.place)
         snapshots(figure, nodes, t, {"": bias}, scale, "$b$")
         return figure
     figure = new_figure(6.4, 3.2, title)
