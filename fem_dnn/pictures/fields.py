@@ -123,6 +123,31 @@ def bias_field(arrays: Arrays) -> Figure:
     return figure
 
 
+def comparison(arrays: Arrays, rows: Mapping[str, Array], title: str) -> Figure:
+    """Kinds of functions on a two- or three-dimensional Y: a row each, a column per sample.
+
+    Args:
+        arrays: `x` and `node_weights` of a `solution.npz`, and its mesh if it is to be seen.
+        rows: Text and values, shape (samples, nodes), of each row.
+        title: Title.
+    """
+    nodes = WidthNodes.of(arrays)
+    scale = ColourScale.of(np.concatenate(list(rows.values())))
+    samples = len(next(iter(rows.values())))
+    width, height = snapshot_size(nodes, len(rows), samples, 1.9)
+    figure = new_figure(width, height + 0.35, title + nodes.place)
+    panels = grid(figure, len(rows) * samples, samples)
+    for number, panel in enumerate(panels):
+        r, s = divmod(number, samples)
+        drawn = nodes.draw(panel, list(rows.values())[r][s], scale)
+        dress(panel, title=f"sample {s}" if r == 0 else "")
+        without_ticks(panel)
+        if s == 0:
+            panel.set_ylabel(list(rows)[r], fontsize=9, color=INK)
+    scale.key(figure, drawn, panels, "")
+    return figure
+
+
 def snapshot_size(
     nodes: WidthNodes, rows: int, depths: int, panel: float = 1.35
 ) -> tuple[float, float]:

@@ -25,6 +25,8 @@ from fem_dnn.pictures.cells import MeshCells
 from fem_dnn.pictures.style import ColourScale, dress
 
 Array = NDArray[np.float64]
+Rectangle = tuple[float, float, float, float]
+"""Left, right, bottom, top."""
 
 _COLUMNS = 256
 """Columns, at least, into which depth is divided to show a function linear between slab ends."""
@@ -93,7 +95,7 @@ class WidthNodes:
         return float(self.x[:, 2].min() + self.x[:, 2].max()) / 2
 
     @cached_property
-    def _slice(self) -> tuple[list[float], NDArray[np.int64], NDArray[np.bool_]]:
+    def _slice(self) -> tuple[Rectangle, NDArray[np.int64], NDArray[np.bool_]]:
         """A raster of the middle slice: its corners, each place's node, and which are in Y."""
         size = np.cbrt(self.weights)
         low, high = self.x.min(axis=0) - size.mean() / 2, self.x.max(axis=0) + size.mean() / 2
@@ -101,7 +103,7 @@ class WidthNodes:
         first, second = np.meshgrid(*sides)
         places = np.stack([first, second, np.full_like(first, self._middle)], axis=-1)
         distance, nearest = KDTree(self.x).query(places)
-        extent = [float(low[0]), float(high[0]), float(low[1]), float(high[1])]
+        extent = (float(low[0]), float(high[0]), float(low[1]), float(high[1]))
         return extent, nearest, distance < size[nearest]
 
     @cached_property
