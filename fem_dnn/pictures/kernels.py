@@ -86,7 +86,7 @@ def _receptive_fields(
         )
     )
     rows = {
-        f"$a(x, \\cdot, t)$\n$x = ({', '.join(f'{c:.2f}' for c in nodes.x[i])})$": kernel[:, i]
+        f"$a(x, \\cdot, t)$\n$x = ({', '.join(f'{{{c:.2f}}}' for c in nodes.x[i])})$": kernel[:, i]
         for i in neurons
     }
     panels = snapshots(figure, nodes, t, rows, scale, "$a$")
