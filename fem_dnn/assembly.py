@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TypeAlias
 
+import dolfinx
 import numpy as np
 from mpi4py import MPI
 from numpy.typing import NDArray
@@ -22,9 +24,11 @@ from fem_dnn.controls import ControlSpace, ControlValues, local_mask
 from fem_dnn.datasets import Scaling
 from fem_dnn.depth import SCHEMES, DepthLevels
 from fem_dnn.derivative_forms import InconsistentFlux
+from fem_dnn.errors import BadInput
 from fem_dnn.ingredients import Ingredients, Places, Samples, read_ingredients
 from fem_dnn.losses import POINTWISE, L2Loss, OutputLayer, OutputLoss, TerminalLoss
-from fem_dnn.mesh import DepthWidthMesh
+from fem_dnn.mesh import DepthWidthMesh, MeshArrays
+from fem_dnn.mesh_files import read_width_mesh
 from fem_dnn.nonlocal_operator import NonlocalOperator, kernel_coefficients
 from fem_dnn.problem import LearningProblem, Linearisation, Tracking
 from fem_dnn.regularization import Regularization
@@ -41,15 +45,65 @@ OVERFLOW = (
 """What to say of a state equation that has blown up."""
 
 
-def make_mesh(case: Case, comm: MPI.Comm) -> DepthWidthMesh:
-    """The depth-width mesh of a case."""
+WidthMesh: TypeAlias = dolfinx.mesh.Mesh | MeshArrays
+"""A width mesh made in Python, to be used instead of the case's own."""
+
+
+def make_mesh(case: Case, comm: MPI.Comm, given: WidthMesh | None = None) -> DepthWidthMesh:
+    """The depth-width mesh of a case (collective).
+
+    Args:
+        case: The case.
+        comm: Communicator over which the width is distributed.
+        given: Width mesh to use instead of the case's; a dolfinx mesh stays distributed as it is.
+
+    Raises:
+        BadInput: A mesh file cannot be used, or the mesh given does not suit the case or `comm`.
+    """
     width, depth = case.mesh.width, np.array(case.mesh.depth.slab_ends)
-    assert not isinstance(width, WidthFile), "refused when the case is read"
-    if isinstance(width, Interval):
+    if given is not None:
+        return DepthWidthMesh(_given_width(case, comm, given), depth)
+    if isinstance(width, WidthFile):
+        domain = _width_of_file(case, width, comm)
+    elif isinstance(width, Interval):
         domain = meshes.interval(comm, width.cells, start=width.start, length=width.length)
     else:
         domain = meshes.rectangle(comm, width.cells, start=width.start, length=width.length)
     return DepthWidthMesh(domain, depth)
+
+
+def _width_of_file(case: Case, width: WidthFile, comm: MPI.Comm) -> dolfinx.mesh.Mesh:
+    def read() -> MeshArrays:
+        try:
+            return read_width_mesh(case.folder / width.file)
+        except BadInput as problem:
+            raise problem.at(file=case.file, key="mesh.width.file") from None
+
+    return on_root(comm, read).mesh(comm)
+
+
+def _given_width(case: Case, comm: MPI.Comm, given: WidthMesh) -> dolfinx.mesh.Mesh:
+    mesh = given.mesh(comm) if isinstance(given, MeshArrays) else given
+    if mesh.comm.size != comm.size:
+        raise case.error(
+            "mesh.width",
+            f"handed over is distributed over {mesh.comm.size} ranks, the case over {comm.size}",
+            "a mesh on the communicator of the request",
+        )
+    wanted, dimension = case.mesh.width.dimension, mesh.geometry.dim
+    if mesh.topology.dim != dimension:
+        raise case.error(
+            "mesh.width",
+            f"handed over is of dimension {mesh.topology.dim} in {dimension} coordinates",
+            "a mesh with as many coordinates as its dimension",
+        )
+    if wanted not in (None, dimension):
+        raise case.error(
+            "mesh.width",
+            f"handed over has {dimension} coordinates, the case is written for {wanted}",
+            "as many coordinates as the case's own width",
+        )
+    return mesh
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,21 +121,26 @@ class Discretisation:
     levels: DepthLevels
 
     @classmethod
-    def of(cls, case: Case, comm: MPI.Comm) -> Discretisation:
-        """The discretisation that a case asks for.
+    def of(cls, case: Case, comm: MPI.Comm, width: WidthMesh | None = None) -> Discretisation:
+        """The discretisation that a case asks for, on another width mesh where one is given.
 
         Raises:
-            BadInput: There are fewer width cells than ranks.
+            BadInput: The width mesh cannot be used, or has fewer cells than there are ranks.
         """
-        mesh = make_mesh(case, comm)
+        mesh = make_mesh(case, comm, width)
         index_map = mesh.width.topology.index_map(mesh.width.topology.dim)
         if index_map.size_global < comm.size:
+            named = "file" if isinstance(case.mesh.width, WidthFile) else "cells"
             raise case.error(
-                "mesh.width.cells",
-                f"are {index_map.size_global} for {comm.size} ranks",
+                "mesh.width" if width is not None else f"mesh.width.{named}",
+                f"has {index_map.size_global} cells for {comm.size} ranks",
                 "a cell per rank or more",
             )
-        space = WidthSpace(mesh.width, case.network.width_degree)
+        try:
+            space = WidthSpace(mesh.width, case.network.width_degree)
+            space.require_positive_weights()
+        except BadInput as problem:
+            raise problem.at(file=case.file) from None
         return cls(mesh, space, DepthLevels(SCHEMES[case.network.depth_scheme], mesh.depth_points))
 
     @cached_property
@@ -194,6 +253,7 @@ def assemble(
     *,
     activation: Activation | None = None,
     scaling: Scaling | None = None,
+    width: WidthMesh | None = None,
 ) -> Model:
     """Make a case ready to be solved (collective).
 
@@ -202,11 +262,12 @@ def assemble(
         comm: Communicator over which the width is distributed.
         activation: A user's own activation instead of the case's.
         scaling: Feature scaling learned earlier; None: from this case's training samples.
+        width: A width mesh made in Python (dolfinx's own, or arrays) instead of the case's.
 
     Raises:
-        BadInput: The data do not fit the case; the same on all ranks.
+        BadInput: The data or the mesh do not fit the case; the same on all ranks.
     """
-    discretisation = Discretisation.of(case, comm)
+    discretisation = Discretisation.of(case, comm, width)
     places = discretisation.places
     ingredients = on_root(comm, lambda: read_ingredients(case, places, scaling))
     return model_of(case, discretisation, ingredients, activation)

@@ -12,7 +12,14 @@ from typing import Any
 import numpy as np
 
 from fem_dnn.activations import Activation
-from fem_dnn.assembly import OVERFLOW, Discretisation, Model, assemble, local_samples
+from fem_dnn.assembly import (
+    OVERFLOW,
+    Discretisation,
+    Model,
+    WidthMesh,
+    assemble,
+    local_samples,
+)
 from fem_dnn.case import require_given_controls, require_learning_problem
 from fem_dnn.nested import solve_nested
 from fem_dnn.progress import Progress
@@ -99,7 +106,11 @@ class Run:
 
 
 def solve(
-    case: CaseLike, request: Request | None = None, *, activation: Activation | None = None
+    case: CaseLike,
+    request: Request | None = None,
+    *,
+    activation: Activation | None = None,
+    width: WidthMesh | None = None,
 ) -> Run:
     """Solve the learning problem of a case (collective).
 
@@ -107,6 +118,8 @@ def solve(
         case: A case, its file, or its tables.
         request: Output folder, PETSc options, console, communicator; the default is silent.
         activation: A user's own activation instead of the case's.
+        width: A width mesh made in Python (dolfinx's own, or `mesh.MeshArrays`) instead of the
+            case's.
 
     Raises:
         BadInput: The case is wrong; the same on all ranks.
@@ -114,7 +127,7 @@ def solve(
     request = request or Request()
     case = read_any(case, request)
     require_learning_problem(case)
-    model = assemble(case, request.comm, activation=activation)
+    model = assemble(case, request.comm, activation=activation, width=width)
     request.prepare_out()
     assert model.problem is not None
     _announce(model, request)

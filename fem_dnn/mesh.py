@@ -24,6 +24,9 @@ from fem_dnn._dolfinx import create_mesh_in_place, geometry_cells
 EXTRUDED = {"interval": "quadrilateral", "quadrilateral": "hexahedron"}
 """Cell of the depth-width cylinder over each width cell that dolfinx can extrude."""
 
+DIMENSIONS = {"interval": 1, "triangle": 2, "quadrilateral": 2, "tetrahedron": 3, "hexahedron": 3}
+"""Width cells and their dimensions."""
+
 
 def _share(n: int, comm: MPI.Comm) -> slice:
     """Rank's contiguous, balanced part of range(n)."""
@@ -59,6 +62,24 @@ def rectangle(
     points = np.array(start) + steps * np.stack([vertex % (nx + 1), vertex // (nx + 1)], axis=1)
     element = basix.ufl.element("Lagrange", "quadrilateral", 1, shape=(2,))
     return create_mesh_in_place(comm, quads, points, element)
+
+
+def box(
+    comm: MPI.Comm,
+    cells: Sequence[int],
+    *,
+    start: Sequence[float] = (0.0, 0.0, 0.0),
+    length: Sequence[float] = (1.0, 1.0, 1.0),
+) -> dolfinx.mesh.Mesh:
+    """Width mesh of a box, cells[0] x cells[1] x cells[2] hexahedra."""
+    counts = np.array(cells)
+    corner = np.stack(np.meshgrid(*map(np.arange, counts), indexing="ij"), -1).reshape(-1, 1, 3)
+    vertex = np.stack(np.meshgrid(*map(np.arange, counts + 1), indexing="ij"), -1).reshape(-1, 3)
+    offsets = basix.geometry(basix.CellType.hexahedron).astype(np.int64)
+    strides = np.array([(counts[1] + 1) * (counts[2] + 1), counts[2] + 1, 1])
+    numbers = (corner + offsets) @ strides
+    points = np.array(start) + vertex * (np.array(length) / counts)
+    return MeshArrays.sorted("hexahedron", points, numbers).mesh(comm)
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,18 +206,20 @@ class DepthWidthMesh:
     @property
     def extrudable(self) -> bool:
         """Whether dolfinx has a cell for the product of the width cell and an interval."""
-        return self.width.topology.cell_name() in EXTRUDED
+        straight = geometry_cells(self.width).shape[1] == 2**self.width.topology.dim
+        return self.width.topology.cell_name() in EXTRUDED and straight
 
     @cached_property
     def cylinder(self) -> dolfinx.mesh.Mesh:
         """The cylinder as one dolfinx mesh in (x, t), last coordinate t.
 
         Raises:
-            ValueError: The width cells (triangles, hexahedra) have no extrusion in dolfinx.
+            ValueError: The width cells (triangles, hexahedra, curved ones) have no extrusion here.
         """
         name = self.width.topology.cell_name()
         if not self.extrudable:
-            raise ValueError(f"dolfinx cannot extrude {name} cells")
+            curved = "curved " if name in EXTRUDED else ""
+            raise ValueError(f"dolfinx cannot extrude {curved}{name} cells")
         geometry = self.width.geometry
         n_cells = self.width.topology.index_map(self.width.topology.dim).size_local
         nodes = geometry.index_map().local_to_global(geometry_cells(self.width)[:n_cells].ravel())

@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 from fem_dnn.collective import on_root
 from fem_dnn.depth import DepthLevels
 from fem_dnn.mesh import DepthWidthMesh
-from fem_dnn.width import WidthSpace, width_element
+from fem_dnn.width import WidthSpace
+from fem_dnn.width_element import width_element
 
 Array = NDArray[np.float64]
 

@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 
 from fem_dnn.depth import DepthScheme, gauss_legendre
 from fem_dnn.mesh import DepthWidthMesh
-from fem_dnn.width import VARIANT, WidthSpace
+from fem_dnn.width import WidthSpace
+from fem_dnn.width_element import nodal_element, width_element
 
 Array = NDArray[np.float64]
 
@@ -72,34 +73,13 @@ def cylinder_element(
     wcoeffs = np.zeros((len(kept), len(exponents)))
     wcoeffs[np.arange(len(kept)), kept] = 1.0
 
-    width_cell = basix.CellType.interval if dim == 2 else basix.CellType.quadrilateral
-    width = basix.create_element(
-        basix.ElementFamily.P, width_cell, width_degree, VARIANT, discontinuous=True
-    ).points
+    base = "interval" if dim == 2 else "quadrilateral"
+    width = width_element(base, width_degree).basix_element.points
     depth = gauss_legendre(depth_degree + 1)[0]
     nodes = np.concatenate(
         [np.tile(width, (len(depth), 1)), np.repeat(depth, len(width))[:, None]], axis=1
     )
-    # All degrees of freedom are point evaluations in the cell's interior; basix wants a list for
-    # each dimension up to three.
-    boundary = basix.topology(cell_type)[:-1]
-    x = [[np.zeros((0, dim)) for _ in entities] for entities in boundary] + [[nodes]]
-    M = [[np.zeros((0, 1, 0, 1)) for _ in entities] for entities in boundary]
-    M += [[np.eye(len(nodes)).reshape(len(nodes), 1, len(nodes), 1)]]
-    x, M = x + [[]] * (3 - dim), M + [[]] * (3 - dim)
-    element = basix.ufl.custom_element(
-        cell_type,
-        [],
-        wcoeffs,
-        x,
-        M,
-        0,
-        basix.MapType.identity,
-        basix.SobolevSpace.L2,
-        True,
-        min(degrees),
-        highest,
-    )
+    element = nodal_element(cell_type, nodes, wcoeffs, min(degrees), highest)
     return element, nodes, _rule(nodes, degrees)
 
 

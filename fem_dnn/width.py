@@ -1,8 +1,8 @@
 """The discontinuous width space: nodes, quadrature weights, ownership, and the order of files.
 
-No derivative in x occurs in the model, so states live in a discontinuous subspace of L2(Y). Its
-nodal basis sits at Gauss-Legendre points, which makes the mass matrix diagonal on tensor cells:
-(f, g) = sum over nodes of node_weights f g, exactly for f, g in the space.
+No derivative in x occurs in the model, so states live in a discontinuous subspace of L2(Y). The
+nodes of its elements (`width_element`) are a quadrature rule on every cell, and
+(f, g) = sum over nodes of node_weights f g, exactly where the mass matrix is diagonal.
 
 Rank r owns a contiguous block of the *mesh order* of the nodes. People and files see the *file
 order*: by coordinate, last coordinate slowest, whatever the number of ranks.
@@ -12,8 +12,6 @@ from __future__ import annotations
 
 from functools import cached_property
 
-import basix
-import basix.ufl
 import dolfinx
 import numpy as np
 import ufl
@@ -22,18 +20,11 @@ from mpi4py import MPI
 from numpy.typing import NDArray
 
 from fem_dnn._dolfinx import geometry_cells
+from fem_dnn.errors import BadInput
 from fem_dnn.mesh import MeshArrays, by_coordinate
+from fem_dnn.width_element import width_element
 
 Array = NDArray[np.float64]
-
-
-VARIANT = basix.LagrangeVariant.gl_isaac
-"""Nodes of the width elements: Gauss-Legendre points; the cell's centre at degree 0."""
-
-
-def width_element(cell: str, degree: int) -> basix.ufl._ElementBase:
-    """Discontinuous nodal element of the given degree."""
-    return basix.ufl.element("Lagrange", cell, degree, lagrange_variant=VARIANT, discontinuous=True)
 
 
 class WidthSpace:
@@ -76,10 +67,30 @@ class WidthSpace:
 
     @cached_property
     def local_weights(self) -> Array:
-        """Integrals of this rank's nodal basis functions, shape (n_local,)."""
+        """Integrals of this rank's nodal basis functions, shape (n_local,).
+
+        UFL's estimate of the degree counts the Jacobian of cells that are not affine.
+        """
         v = ufl.TestFunction(self.function_space)
-        vector = fem.assemble_vector(fem.form(v * ufl.dx(degree=2 * self.degree)))
+        vector = fem.assemble_vector(fem.form(v * ufl.dx))
         return vector.array[: self.n_local].copy()
+
+    def require_positive_weights(self) -> None:
+        """Refuse a mesh on which the nodes are no quadrature rule with positive weights.
+
+        Raises:
+            BadInput: A weight is not positive, as on cells too curved or too skew; on all ranks.
+        """
+        wrong = np.flatnonzero(~(self.node_weights > 0))
+        if len(wrong):
+            at = ", ".join(f"{c:.6g}" for c in self.nodes[wrong[0]])
+            raise BadInput(
+                None,
+                "network.width_degree",
+                f"{self.degree} gives {len(wrong)} nodes without a positive weight on this mesh, "
+                f"the first at ({at})",
+                "0, or a mesh of less distorted cells",
+            )
 
     @cached_property
     def weights(self) -> Array:

@@ -11,7 +11,7 @@ from mpi4py import MPI
 from numpy.typing import NDArray
 
 from fem_dnn.depth import SCHEMES, DepthLevels
-from fem_dnn.mesh import DepthWidthMesh, interval, rectangle
+from fem_dnn.mesh import DepthWidthMesh, MeshArrays, box, interval, rectangle
 from fem_dnn.paraview import write_state
 from fem_dnn.width import WidthSpace
 
@@ -20,10 +20,18 @@ pytestmark = pytest.mark.mpi
 Array = NDArray[np.float64]
 
 COMM = MPI.COMM_WORLD
+SKEW = MeshArrays.sorted(
+    "quadrilateral",
+    np.array([[0, 0], [1, 0.2], [2, 0], [-0.1, 1], [1.3, 1.2], [2.2, 1.5]]),
+    np.array([[0, 1, 3, 4], [1, 2, 4, 5]]),
+)
 WIDTHS = {
     "interval": lambda: interval(COMM, 5, start=-0.5, length=2.0),
     "rectangle": lambda: rectangle(COMM, (4, 3), start=(1.0, 0.0), length=(1.0, 2.0)),
     "triangles": lambda: dolfinx.mesh.create_unit_square(COMM, 4, 3),
+    "tetrahedra": lambda: dolfinx.mesh.create_unit_cube(COMM, 2, 1, 1),
+    "box": lambda: box(COMM, (2, 2, 1)),
+    "skew": lambda: SKEW.mesh(COMM),
 }
 FACTORS = np.array([1.0, -2.0, 0.5, 3.0])
 """c(t_n): every function is g_s(x) c(t), c linear between the slab ends."""
@@ -36,7 +44,7 @@ def folder(tmp_path: Path) -> Path:
 
 def g(s: int, x: Array, degree: int) -> Array:
     """A polynomial of exactly this degree (of degree 1 for 0), not symmetric in any way."""
-    return (s + 1) * (0.3 + x @ np.array([1.0, 2.0])[: x.shape[-1]]) ** max(degree, 1) + s
+    return (s + 1) * (0.3 + x @ np.array([1.0, 2.0, -0.5])[: x.shape[-1]]) ** max(degree, 1) + s
 
 
 def written(folder: Path, width: str, degree: int) -> list[tuple[float, list[ElementTree.Element]]]:
@@ -94,14 +102,30 @@ def test_state_on_the_cylinder(folder: Path, width: str, degree: int) -> None:
     assert count == 3 * (5 if width == "interval" else 12)
 
 
-@pytest.mark.parametrize("degree", [0, 1])
-def test_widths_that_cannot_be_extruded_become_a_series_in_depth(folder: Path, degree: int) -> None:
-    series = written(folder, "triangles", degree)
+def test_quadrilaterals_of_any_shape_are_extruded(folder: Path) -> None:
+    """Linear functions are in the space whatever the cells' shape."""
+    [(_, pieces)] = written(folder, "skew", 1)
+    for piece in pieces:
+        points, connectivity = cells(piece)
+        assert len(connectivity) == 3 * 2 // COMM.size
+        factor = np.interp(points[:, 2], GRADED, FACTORS)
+        for s in (0, 2):
+            values = numbers(piece, "PointData", f"f_{s}")
+            np.testing.assert_allclose(values, factor * g(s, points[:, :2], 1), atol=1e-12)
+
+
+@pytest.mark.parametrize("width", ["triangles", "tetrahedra", "box"])
+@pytest.mark.parametrize("degree", [0, 1, 2])
+def test_widths_that_cannot_be_extruded_become_a_series_in_depth(
+    folder: Path, width: str, degree: int
+) -> None:
+    series = written(folder, width, degree)
+    d = 2 if width == "triangles" else 3
     np.testing.assert_allclose([t for t, _ in series], GRADED)
     for (_, pieces), factor in zip(series, FACTORS, strict=True):
         for piece in pieces:
             points, connectivity = cells(piece)
-            x = points[:, :2] if degree else points[connectivity, :2].mean(axis=1)
+            x = points[:, :d] if degree else points[connectivity, :d].mean(axis=1)
             for s in (0, 2):
                 values = numbers(piece, "PointData" if degree else "CellData", f"f_{s}")
                 np.testing.assert_allclose(values, factor * g(s, x, degree), atol=1e-12)

@@ -8,7 +8,7 @@ from mpi4py import MPI
 
 from fem_dnn.activations import ACTIVATIONS
 from fem_dnn.depth import SCHEMES, DepthLevels, dg_time_matrix
-from fem_dnn.mesh import DepthWidthMesh, interval, rectangle
+from fem_dnn.mesh import DepthWidthMesh, MeshArrays, interval, rectangle
 from fem_dnn.nonlocal_operator import NonlocalOperator, kernel_coefficients
 from fem_dnn.state import LayerWeights, Network, solve_state
 from fem_dnn.weak_form import (
@@ -22,9 +22,16 @@ from fem_dnn.width import WidthSpace
 pytestmark = pytest.mark.mpi
 
 POINTS = np.array([0.0, 0.2, 0.5, 0.6, 1.1])
+
+SKEW = MeshArrays.sorted(
+    "quadrilateral",
+    np.array([[0, 0], [1, 0.2], [2, 0], [-0.1, 1], [1.3, 1.2], [2.2, 1.5], [0.2, 2], [1, 2.3]]),
+    np.array([[0, 1, 3, 4], [1, 2, 4, 5], [3, 4, 6, 7]]),
+)
 WIDTHS = {
     "interval": lambda: interval(MPI.COMM_WORLD, 5, start=-0.5, length=2.0),
     "rectangle": lambda: rectangle(MPI.COMM_WORLD, (3, 4), length=(1.0, 2.0)),
+    "quadrilaterals": lambda: SKEW.mesh(MPI.COMM_WORLD),
 }
 
 
@@ -53,7 +60,9 @@ def factors(space: CylinderSpace) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize(("width", "degree"), [("interval", 0), ("interval", 2), ("rectangle", 1)])
+@pytest.mark.parametrize(
+    ("width", "degree"), [("interval", 0), ("interval", 2), ("rectangle", 1), ("quadrilaterals", 1)]
+)
 def test_transport_is_the_kronecker_product(width: str, degree: int, scheme: str) -> None:
     space = spaces(width, degree, scheme)
     f, v = ufl.TrialFunction(space.function_space), ufl.TestFunction(space.function_space)
@@ -91,7 +100,9 @@ def test_adjoint_transport_is_the_transpose(width: str, scheme: str) -> None:
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize(("width", "degree"), [("interval", 2), ("rectangle", 1)])
+@pytest.mark.parametrize(
+    ("width", "degree"), [("interval", 2), ("rectangle", 1), ("quadrilaterals", 1)]
+)
 def test_sweep_solves_the_weak_form(width: str, degree: int, scheme: str, activation: str) -> None:
     space = spaces(width, degree, scheme)
     V, levels = space.width, DepthLevels(space.scheme, POINTS)

@@ -62,7 +62,8 @@ class WidthFile(Section):
     """Y from a mesh file."""
 
     file: str = Field(min_length=1)
-    """Gmsh (.msh) or XDMF file."""
+    """Gmsh (.msh) or XDMF (.xdmf) file of intervals, triangles, quadrilaterals, tetrahedra or
+    hexahedra; relative to the case file."""
 
     @property
     def dimension(self) -> None:

@@ -30,7 +30,7 @@ class Network(Section):
     activation: Literal["tanh", "sigmoid", "relu", "softplus", "gelu", "linear"] = "tanh"
     """σ."""
     width_degree: Annotated[int, Field(ge=0, le=10)] = 0
-    """Polynomial degree of the discontinuous width space."""
+    """Polynomial degree of the discontinuous width space; 0 to 3 on triangles and tetrahedra."""
     depth_scheme: Literal["resnet", "dg0", "dg1", "dg2"] = "dg1"
     """Scheme in depth: explicit Euler (the layered network), or discontinuous Galerkin."""
     kernel: Control = True

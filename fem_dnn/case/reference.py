@@ -39,7 +39,7 @@ def reference() -> str:
         "## Expressions",
         "",
         "Numbers, `pi`, `+ - * / % **`, comparisons (1 where they hold, 0 elsewhere), `&`, `|`, "
-        "`~` or `and`, `or`, `not` between comparisons, `x[0]`, `x[1]` (on intervals also "
+        "`~` or `and`, `or`, `not` between comparisons, `x[0]`, `x[1]`, `x[2]` (on intervals also "
         "plain `x`), likewise `y`, `t`, and the functions",
         f"{functions}.",
         "All arithmetic is in double precision: `1/2` is 0.5. Nothing in a case file is executed.",

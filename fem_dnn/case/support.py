@@ -5,18 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from fem_dnn.case.domain import WidthFile
 from fem_dnn.errors import BadInput
 
 if TYPE_CHECKING:
     from fem_dnn.case.schema import Case
 
 NOT_YET: list[tuple[str, Callable[[Case], bool], str]] = [
-    (
-        "mesh.width.file",
-        lambda c: isinstance(c.mesh.width, WidthFile),
-        "shape = interval or rectangle",
-    ),
     ("bounds.kernel", lambda c: c.bounds.kernel is not None, "no bounds"),
     ("bounds.bias", lambda c: c.bounds.bias is not None, "no bounds"),
     ("solver.method", lambda c: c.solver.method not in ("newton", "lbfgs"), "newton, lbfgs"),

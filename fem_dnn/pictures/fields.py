@@ -76,10 +76,10 @@ def _over_depth_and_width(
     if labels is not None:
         texts = [f"{text}: {label}" for text, label in zip(texts, labels, strict=True)]
     scale = ColourScale.of(values, signed=signed)
-    if nodes.dimension == 2:
+    if nodes.dimension > 1:
         rows = {text: values[:, s] for s, text in enumerate(texts)}
         width, height = snapshot_size(nodes, len(rows), len(t))
-        figure = new_figure(width, height + 0.35, title)
+        figure = new_figure(width, height + 0.35, title + nodes.place)
         snapshots(figure, nodes, t, rows, scale, symbol)
         return figure
 
@@ -109,9 +109,9 @@ def bias_field(arrays: Arrays) -> Figure:
     nodes, bias = WidthNodes.of(arrays), np.asarray(arrays["bias"])
     t, scale = np.asarray(arrays["control_t"]), ColourScale.of(bias, signed=True)
     title = "Bias $b(x, t)$"
-    if nodes.dimension == 2:
+    if nodes.dimension > 1:
         width, height = snapshot_size(nodes, 1, len(t))
-        figure = new_figure(width, height + 0.35, title)
+        figure = new_figure(width, height + 0.35, title + nodes.place)
         snapshots(figure, nodes, t, {"": bias}, scale, "$b$")
         return figure
     figure = new_figure(6.4, 3.2, title)
@@ -120,6 +120,31 @@ def bias_field(arrays: Arrays) -> Figure:
     drawn = nodes.draw_over(panel, edges, bias, scale)
     dress(panel, x=DEPTH, y=WIDTH)
     scale.key(figure, drawn, [panel], "$b$")
+    return figure
+
+
+def comparison(arrays: Arrays, rows: Mapping[str, Array], title: str) -> Figure:
+    """Kinds of functions on a two- or three-dimensional Y: a row each, a column per sample.
+
+    Args:
+        arrays: `x` and `node_weights` of a `solution.npz`, and its mesh if it is to be seen.
+        rows: Text and values, shape (samples, nodes), of each row.
+        title: Title.
+    """
+    nodes = WidthNodes.of(arrays)
+    scale = ColourScale.of(np.concatenate(list(rows.values())))
+    samples = len(next(iter(rows.values())))
+    width, height = snapshot_size(nodes, len(rows), samples, 1.9)
+    figure = new_figure(width, height + 0.35, title + nodes.place)
+    panels = grid(figure, len(rows) * samples, samples)
+    for number, panel in enumerate(panels):
+        r, s = divmod(number, samples)
+        drawn = nodes.draw(panel, list(rows.values())[r][s], scale)
+        dress(panel, title=f"sample {s}" if r == 0 else "")
+        without_ticks(panel)
+        if s == 0:
+            panel.set_ylabel(list(rows)[r], fontsize=9, color=INK)
+    scale.key(figure, drawn, panels, "")
     return figure
 
 

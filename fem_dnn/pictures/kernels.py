@@ -57,7 +57,7 @@ def kernel_slices(arrays: Mapping[str, Any]) -> Figure:
 
 
 def _planar(nodes: WidthNodes) -> bool:
-    return nodes.dimension == 2
+    return nodes.dimension > 1
 
 
 def _matrices(
@@ -86,14 +86,14 @@ def _receptive_fields(
         )
     )
     rows = {
-        f"$a(x, \\cdot, t)$\n$x = ({nodes.x[i, 0]:.2f}, {nodes.x[i, 1]:.2f})$": kernel[:, i]
+        f"$a(x, \\cdot, t)$\n$x = ({', '.join(f'{{{c:.2f}}}' for c in nodes.x[i])})$": kernel[:, i]
         for i in neurons
     }
     panels = snapshots(figure, nodes, t, rows, scale, "$a$")
     columns = len(panels) // len(rows)
     for number, panel in enumerate(panels):
         x = nodes.x[neurons[number // columns]]
-        panel.plot(*x, marker="o", ms=6, mfc="none", mec="black", mew=1.1)
+        panel.plot(*x[:2], marker="o", ms=6, mfc="none", mec="black", mew=1.1)
 
 
 def _norms(axes: Axes, weights: Array, t: Array, kernel: Array, bias: Array) -> None:

@@ -3,7 +3,9 @@
 Every node stands for a cell. In one dimension the cells are as long as the nodes' weights, one
 after the other: for degree 0 these are the mesh cells, and for Gauss-Legendre nodes each such cell
 contains its node (separation theorem of Chebyshev, Markov and Stieltjes). Nodes that form a grid
-in two dimensions are treated direction by direction; scattered nodes are triangulated.
+in two dimensions are treated direction by direction; others are drawn on their mesh's cells
+(`cells`), or, where no mesh is known, triangulated. In three dimensions the slice through the
+middle is shown, every place in the colour of the nearest node.
 """
 
 from __future__ import annotations
@@ -17,13 +19,20 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.tri import Triangulation
 from numpy.typing import NDArray
+from scipy.spatial import KDTree
 
+from fem_dnn.pictures.cells import MeshCells
 from fem_dnn.pictures.style import ColourScale, dress
 
 Array = NDArray[np.float64]
+Rectangle = tuple[float, float, float, float]
+"""Left, right, bottom, top."""
 
 _COLUMNS = 256
 """Columns, at least, into which depth is divided to show a function linear between slab ends."""
+
+_RASTER = 120
+"""Places per direction in a slice through three dimensions."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,17 +40,20 @@ class WidthNodes:
     """The nodes of the width space, as something to draw on.
 
     Attributes:
-        x: Coordinates in file order, shape (nodes, d), d = 1 or 2.
+        x: Coordinates in file order, shape (nodes, d), d = 1, 2 or 3.
         weights: Quadrature weights, shape (nodes,).
+        cells: The two-dimensional mesh's cells; None where they are not known.
     """
 
     x: Array
     weights: Array
+    cells: MeshCells | None = None
 
     @classmethod
     def of(cls, arrays: Mapping[str, Any]) -> WidthNodes:
         """The nodes of a `solution.npz`."""
-        return cls(np.asarray(arrays["x"]), np.asarray(arrays["node_weights"]))
+        x, weights = np.asarray(arrays["x"]), np.asarray(arrays["node_weights"])
+        return cls(x, weights, MeshCells.of(arrays))
 
     @property
     def dimension(self) -> int:
@@ -50,7 +62,9 @@ class WidthNodes:
 
     @cached_property
     def edges(self) -> list[Array] | None:
-        """Cell boundaries in each direction; None for scattered nodes."""
+        """Cell boundaries in each direction; None for scattered nodes and in three dimensions."""
+        if self.dimension == 3:
+            return None
         if self.dimension == 1:
             return [cell_edges(self.x[:, 0], self.weights, float(self.weights.sum()))]
         size = np.max(np.ptp(self.x, axis=0)) or 1.0
@@ -69,6 +83,29 @@ class WidthNodes:
             cell_edges(nodes[1], marginals[1], up),
         ]
 
+    @property
+    def place(self) -> str:
+        """What part of Y is drawn, to end a title with."""
+        if self.dimension < 3:
+            return ""
+        return f" in the slice $x_2 = {self._middle:.3g}$"
+
+    @property
+    def _middle(self) -> float:
+        return float(self.x[:, 2].min() + self.x[:, 2].max()) / 2
+
+    @cached_property
+    def _slice(self) -> tuple[Rectangle, NDArray[np.int64], NDArray[np.bool_]]:
+        """A raster of the middle slice: its corners, each place's node, and which are in Y."""
+        size = np.cbrt(self.weights)
+        low, high = self.x.min(axis=0) - size.mean() / 2, self.x.max(axis=0) + size.mean() / 2
+        sides = [np.linspace(low[k], high[k], 2 * _RASTER + 1)[1::2] for k in (0, 1)]
+        first, second = np.meshgrid(*sides)
+        places = np.stack([first, second, np.full_like(first, self._middle)], axis=-1)
+        distance, nearest = KDTree(self.x).query(places)
+        extent = (float(low[0]), float(high[0]), float(low[1]), float(high[1]))
+        return extent, nearest, distance < size[nearest]
+
     @cached_property
     def _triangles(self) -> Triangulation | None:
         """Triangles between scattered nodes; None where all lie on a line.
@@ -86,13 +123,19 @@ class WidthNodes:
         return triangles
 
     def draw(self, axes: Axes, values: Array, scale: ColourScale) -> Any:
-        """Draw a function on a two-dimensional Y, first coordinate to the right, second up."""
+        """Draw a function on Y, d = 2 or 3, first coordinate to the right, second up."""
         norm, cmap = scale.norm, scale.cmap
         axes.set_aspect("equal")
+        if self.dimension == 3:
+            extent, nearest, inside = self._slice
+            shown = np.ma.masked_where(~inside, values[nearest])
+            return axes.imshow(shown, origin="lower", extent=extent, norm=norm, cmap=cmap)
         if self.edges is not None:
             first, second = self.edges
             table = values.reshape(len(second) - 1, len(first) - 1)
             return axes.pcolorfast(first, second, table, norm=norm, cmap=cmap)
+        if self.cells is not None:
+            return self.cells.draw(axes, values, scale)
         if self._triangles is not None:
             return axes.tripcolor(self._triangles, values, shading="gouraud", norm=norm, cmap=cmap)
         return axes.scatter(self.x[:, 0], self.x[:, 1], c=values, norm=norm, cmap=cmap)

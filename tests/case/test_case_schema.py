@@ -385,7 +385,6 @@ def test_solve_needs_targets_and_something_to_train():
 # what cannot be done yet
 
 ASKED = {
-    "mesh.width.file": {"mesh__width": {"file": "disk.msh"}},
     "bounds.kernel": {"bounds__kernel": [-1, 1]},
     "bounds.bias": {"bounds__bias": [-1, 1]},
     "solver.method": {"solver__method": "sweep"},
