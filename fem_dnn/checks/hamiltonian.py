@@ -76,10 +76,9 @@ def hamiltonian_constant(subject: Subject) -> Check:
 
     As dH/d(a, b) = 0 at critical points, an error of the controls enters H squared, and what is
     left is that of state and adjoint at the levels. It is measured: the same controls are run on
-    halved slabs, where an error of order p >= 1 falls to half in the limit and, on meshes that
-    are not yet fine, is taken to fall to three quarters or less: then its variation is at most
-    four times that of the difference. To this comes the square of the remaining
-    gradient.
+    halved slabs, where an error of order p >= 1 falls to half or less once the depth is resolved:
+    then its variation is at most twice that of the difference. To this comes the square of the
+    remaining gradient.
     """
     name = "hamiltonian_constant"
     why = why_not_autonomous(subject)
@@ -97,10 +96,10 @@ def hamiltonian_constant(subject: Subject) -> Check:
         return Check(name, None, value, None, why, SOURCE)
     change = H - finer
     difference = float(np.max(change) - np.min(change)) / size
-    bound = 4 * difference + min(_gradient_part(at) / size, EXCUSED) + 1e-11
+    bound = 2 * difference + min(_gradient_part(at) / size, EXCUSED) + 1e-11
     holds = bool(value <= bound)
     text = (
-        f"relative variation of H over the levels (mean {np.mean(H):.10g}); bound: four times the "
+        f"relative variation of H over the levels (mean {np.mean(H):.10g}); bound: twice the "
         f"variation of its change when the same controls run on halved slabs ({difference:.2e})"
     )
     if not holds:
