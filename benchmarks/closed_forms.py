@@ -84,7 +84,7 @@ class RankOneFields:
 class RankOne:
     """Case 1, tanh: a = alpha psi(y), constant bias; state, adjoint and gradient in closed form.
 
-    With m = (psi, f), c = (psi, 1), u = alpha m + b and n = (1, p):
+    The functional f -> (psi, f) is scaled by the domain's size: alpha = strength / |Y|. With m = (psi, f), c = (psi, 1), u = alpha m + b and n = (1, p):
 
         u(t) = asinh(sinh(u_0) e^(alpha c t)),       f = f_I + (m - m_0) / c,
         n(t) = n(T) tanh u(T) / tanh u(t),           p = p(T) + psi (n - n(T)) / c,
@@ -96,13 +96,18 @@ class RankOne:
     """
 
     measure: Quadrature
-    alpha: float = 1.3
+    strength: float = 1.3
     b: float = -0.2
     lambda_a: float = 0.2
     lambda_b: float = 0.3
     linear: bool = False
 
     sample_weights = np.array([0.7, 0.4])
+
+    @property
+    def alpha(self) -> float:
+        """strength / |Y|."""
+        return self.strength / float(self.measure.weights.sum())
 
     def _data(self, x: Array) -> tuple[Array, Array, Array]:
         """f_I, g and psi."""

@@ -58,7 +58,9 @@ class Comparison:
         levels: Depth levels; with straight trajectories dg1's or dg2's.
     """
 
-    def __init__(self, truth: Manufactured | RankOne, space: WidthSpace, levels: DepthLevels) -> None:
+    def __init__(
+        self, truth: Manufactured | RankOne, space: WidthSpace, levels: DepthLevels
+    ) -> None:
         self.truth, self.space, self.levels = truth, space, levels
         self.measure = truth.measure
         self.problem: LearningProblem = truth.problem(space, levels)

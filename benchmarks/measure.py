@@ -46,10 +46,13 @@ class Quadrature:
 
     @classmethod
     def fine(cls, space: WidthSpace, degree: int | None = None) -> Quadrature:
-        """On the cells, exact for the given degree (default: twice that of the space, plus 4)."""
+        """On the cells, exact for the given degree (default: twice that of the space, plus 3).
+
+        By default its own error is two orders smaller than the smallest one that is measured.
+        """
         mesh = space.mesh_arrays
         cell = getattr(basix.CellType, mesh.cell)
-        x, w = basix.make_quadrature(cell, degree or 2 * space.degree + 4)
+        x, w = basix.make_quadrature(cell, degree or 2 * space.degree + 3)
         geometry = basix.ufl.element("Lagrange", mesh.cell, mesh.degree)
         values, *slopes = geometry.tabulate(1, x)
         corners = mesh.points[mesh.cells]
@@ -115,7 +118,7 @@ class DepthPoints:
         return cls(levels.t, levels.weights, np.array, np.array)
 
 
-def disc(rings: int, radius: float = 0.5) -> MeshArrays:
+def disc(rings: int, radius: float = 1.0) -> MeshArrays:
     """The disc's polygon of 6 `rings` corners, triangles in rings, their corners on circles.
 
     The polygon grows with the number of rings; its area differs from the disc's by O(1/rings^2).
@@ -128,9 +131,7 @@ def disc(rings: int, radius: float = 0.5) -> MeshArrays:
         points.append(radius * k / rings * np.stack([np.cos(angle), np.sin(angle)], axis=1))
         for sector in range(6):
             outer = [first[k] + (sector * k + j) % (6 * k) for j in range(k + 1)]
-            inner = [
-                first[k - 1] + (sector * (k - 1) + j) % max(6 * (k - 1), 1) for j in range(k)
-            ]
+            inner = [first[k - 1] + (sector * (k - 1) + j) % max(6 * (k - 1), 1) for j in range(k)]
             triangles += [[outer[j], outer[j + 1], inner[j]] for j in range(k)]
             triangles += [[inner[j], outer[j + 1], inner[j + 1]] for j in range(k - 1)]
     return MeshArrays.sorted("triangle", np.concatenate(points), np.array(triangles))

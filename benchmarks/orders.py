@@ -22,8 +22,8 @@ from fem_dnn.depth import SCHEMES
 DETOUR = 0.5
 """Size of delta where a gradient is measured that does not vanish."""
 
-LAYERS = {"resnet": [16, 32, 64], "dg0": [12, 24, 48], "dg1": [8, 16, 32], "dg2": [6, 8, 12]}
-FEW_NODES = {"interval": (3, 1), "square": (2, 0), "disc": (1, 0)}
+LAYERS = {"resnet": [16, 32, 64], "dg0": [12, 24, 48], "dg1": [8, 16, 32], "dg2": [8, 12, 16]}
+FEW_NODES = {"interval": (3, 1), "square": (2, 0), "disc": (2, 0)}
 """Size and degree of the width spaces in which orders in depth are measured."""
 
 CELLS = {
@@ -33,7 +33,7 @@ CELLS = {
     ("square", 0): [6, 12, 24],
     ("square", 1): [4, 8, 12],
     ("square", 2): [3, 4, 6],
-    ("disc", 0): [4, 8, 12],
+    ("disc", 0): [6, 9, 12],
 }
 """Sizes of the meshes on which orders in width are measured, by domain and degree."""
 
@@ -182,9 +182,7 @@ def as_markdown(rows: Sequence[Row], method: str) -> str:
         "|---|---|---|---|---|---|",
     ]
     for row in rows:
-        errors = ", ".join(
-            f"{e:.1e} ({n})" for e, n in zip(row.errors, row.sizes, strict=True)
-        )
+        errors = ", ".join(f"{e:.1e} ({n})" for e, n in zip(row.errors, row.sizes, strict=True))
         lines.append(
             f"| {row.domain} | {row.method} | {row.quantity} | {row.expected} | "
             f"{row.fitted:.2f} | {errors} |"
