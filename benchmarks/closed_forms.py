@@ -84,7 +84,7 @@ class RankOneFields:
 class RankOne:
     """Case 1, tanh: a = alpha psi(y), constant bias; state, adjoint and gradient in closed form.
 
-    The functional f -> (psi, f) is scaled by the domain's size: alpha = strength / |Y|. With m = (psi, f), c = (psi, 1), u = alpha m + b and n = (1, p):
+    With alpha = strength / |Y|, m = (psi, f), c = (psi, 1), u = alpha m + b and n = (1, p):
 
         u(t) = asinh(sinh(u_0) e^(alpha c t)),       f = f_I + (m - m_0) / c,
         n(t) = n(T) tanh u(T) / tanh u(t),           p = p(T) + psi (n - n(T)) / c,

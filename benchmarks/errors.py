@@ -41,7 +41,7 @@ def level_states(space: WidthSpace, state: StateTrajectory) -> Array:
 
 
 def _l2(measure: Quadrature, difference: Array) -> Array:
-    """Norms over Y and the samples, one per depth; difference of shape (depths, samples, points)."""
+    """Norms over Y and samples, one per depth; difference of shape (depths, samples, points)."""
     return np.sqrt(np.sum(measure.norm(difference) ** 2, axis=1))
 
 

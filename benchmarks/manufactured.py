@@ -1,12 +1,13 @@
 """A learning problem with a known optimum: nonlinear, any number of samples, any domain.
 
 Choose trajectories f_s(x, t) with |d_t f_s| < 1. With u_s = atanh(d_t f_s), the Gram matrix
-K_ss' = (f_s, f_s') / lambda_a + 1 / lambda_b and q = K^-1 u (theory.md sections 3 and 6), the controls
+K_ss' = (f_s, f_s') / lambda_a + 1 / lambda_b and q = K^-1 u (theory.md sections 3 and 6), the
+controls
 
     a = sum_s q_s(x) f_s(y) / lambda_a,     b = sum_s q_s / lambda_b
 
-carry every f_s along, for sigma = tanh. They are stationary where q_s + w_s sigma'(u_s) p_s = 0: that
-chooses the adjoint p_s, and the adjoint equation then chooses the data: the terminal target
+carry every f_s along, for sigma = tanh. They are stationary where q_s + w_s sigma'(u_s) p_s = 0:
+that chooses the adjoint p_s, and the adjoint equation then chooses the data: the terminal target
 f_s(T) - p_s(T) of the `l2` loss and the tracking targets f_s - r_s / mu with
 
     r_s = -d_t p_s - K'(sigma'(u_s) p_s).
@@ -165,7 +166,7 @@ class Manufactured:
         return result
 
     def objective(self, levels: DepthLevels) -> float:
-        """J; in depth by the levels' quadrature for straight trajectories, else as good as exact."""
+        """J; for straight trajectories by the levels' quadrature in depth, else by a far finer."""
         measure = self.measure
         if self.linear:
             fine, r = levels, self.residuals(levels, measure.points)
