@@ -25,7 +25,11 @@ same orders, and so has everything made of both. In width no derivative occurs: 
 at the nodes, and the only error is that of the integrals over Y, computed by the nodes'
 quadrature rule. With Gauss points on tensor cells it has order 2r + 2, for everything at the
 nodes and for every functional. In L2(Y) the distance to the polynomials of degree r is left, of
-order r + 1. On triangles of degree 0 the rule is the centre's, of order 2 likewise.
+order r + 1.
+
+On triangles the rule of the nodes is exact to degree 2r (r = 1, 2), so 2r + 1 is what an arbitrary
+mesh guarantees; where neighbouring triangles mirror each other, as in these refinement families,
+the leading terms cancel, and 2r + 2 is seen. The centre's rule (r = 0) has order 2 everywhere.
 
 ## How it is measured
 

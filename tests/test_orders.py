@@ -10,8 +10,6 @@ from benchmarks.measure import DOMAINS
 from benchmarks.orders import CELLS, Row, depth_rows, width_rows
 from fem_dnn.depth import SCHEMES
 
-pytestmark = pytest.mark.mpi
-
 
 def assert_orders(rows: list[Row], tolerance: float = 0.15) -> None:
     """Fitted slopes are the expected ones; a functional's may be higher.
@@ -33,6 +31,7 @@ def test_depth_with_given_controls(domain: str, scheme: str) -> None:
     assert_orders(depth_rows(domain, scheme, "constant operator"))
 
 
+@pytest.mark.mpi
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_depth_with_tracking_and_samples(scheme: str) -> None:
     assert_orders(depth_rows("interval", scheme, "manufactured"))
@@ -48,6 +47,7 @@ def test_width_with_given_controls(domain: str, degree: int) -> None:
     assert_orders(width_rows(domain, degree, "manufactured"))
 
 
+@pytest.mark.mpi
 @pytest.mark.parametrize(("domain", "degree"), CELLS)
 def test_width_of_a_learned_bias(domain: str, degree: int) -> None:
     assert_orders(width_rows(domain, degree, "bias only"))
