@@ -34,6 +34,8 @@ CELLS = {
     ("square", 1): [4, 8, 12],
     ("square", 2): [3, 4, 6],
     ("disc", 0): [6, 9, 12],
+    ("disc", 1): [4, 6, 8],
+    ("disc", 2): [4, 6, 7],
 }
 """Sizes of the meshes on which orders in width are measured, by domain and degree."""
 
