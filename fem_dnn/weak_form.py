@@ -1,4 +1,4 @@
-"""The state equation's weak form in UFL on the depth-width cylinder: the discrete problem.
+"""The weak forms of state, tangent and adjoint in UFL on the depth-width cylinder.
 
 Discontinuous in depth, upwind at the slab faces (theory.md section 1): find f such that for all v
 
@@ -10,6 +10,11 @@ The trial space is the product of a depth element (degree q, nodal at Gauss-Lege
 the width element (degree r), a custom element on the extruded cell. Nonlocal terms enter as
 coefficients. The solver itself works with the Kronecker factors of these forms (`depth`, `width`);
 the tests assert that both agree to round-off.
+
+Adjoint consistency: `adjoint_form` is the adjoint equation, discretised, and it is the transpose of
+the state form's derivative. To optimise and then discretise is therefore to discretise and then
+optimise, for dg0, dg1 and dg2. For resnet it is not: the state's nonlocal term sees the incoming
+trace, so the transposed one sees what comes in from T (`layered_adjoint_form`).
 """
 
 from __future__ import annotations
@@ -162,6 +167,12 @@ class CylinderSpace:
         """Entries of a local vector as (level, width node)."""
         return vector[self.dofs]
 
+    @cached_property
+    def thickness(self) -> fem.Function:
+        """The slab thickness tau, constant on every slab."""
+        steps = np.repeat(self.mesh.steps, self.scheme.levels)
+        return self.function(np.broadcast_to(steps[:, None], self.dofs.shape), name="tau")
+
     def on_depth_ends(self, start: Array) -> fem.Function:
         """A function on Y (values shape (n_local,)) carried constant through the depth."""
         return self.function(np.tile(start, (self.mesh.layers * self.scheme.levels, 1)))
@@ -191,6 +202,25 @@ def state_form(
     return transport_form(space, f, v) - sigma * v * space.dx_nodal - inputs * v * space.ds_start
 
 
+def activation_slope(u: ufl.core.expr.Expr, activation: str) -> ufl.core.expr.Expr:
+    """sigma'(u), by UFL's own differentiation."""
+    at = ufl.variable(u)
+    return ufl.diff(UFL_ACTIVATIONS[activation](at), at)
+
+
+def tangent_form(
+    space: CylinderSpace,
+    df: ufl.core.expr.Expr,
+    u: ufl.core.expr.Expr,
+    du: ufl.core.expr.Expr,
+    v: ufl.core.expr.Expr,
+    activation: str,
+) -> ufl.Form:
+    """The weak form of d_t df = sigma'(u) du, df(0) = 0, with du = K df + dK f + db given."""
+    slope = activation_slope(u, activation)
+    return transport_form(space, df, v) - slope * du * v * space.dx_nodal
+
+
 def adjoint_transport_form(
     space: CylinderSpace, p: ufl.core.expr.Expr, v: ufl.core.expr.Expr
 ) -> ufl.Form:
@@ -198,3 +228,67 @@ def adjoint_transport_form(
     volume = -_d_t(p, space) * v * space.dx
     jumps = (p("-") - p("+")) * v("-") * space.dS
     return volume + jumps + p * v * space.ds_end
+
+
+def adjoint_form(
+    space: CylinderSpace,
+    p: ufl.core.expr.Expr,
+    transposed: ufl.core.expr.Expr,
+    residual: ufl.core.expr.Expr,
+    terminal: ufl.core.expr.Expr,
+    v: ufl.core.expr.Expr,
+) -> ufl.Form:
+    """The weak form of -d_t p = K'(sigma'(u) p) + mu (f - g), p(T) = grad ell(f(T)).
+
+    Args:
+        space: Functions on the cylinder; a dg scheme's.
+        p: Adjoint of one sample.
+        transposed: K'(sigma'(u) p).
+        residual: mu (f - g).
+        terminal: grad ell(f(T)), carried into the depth.
+        v: Test function.
+    """
+    source = (transposed + residual) * v * space.dx_nodal
+    return adjoint_transport_form(space, p, v) - source - terminal * v * space.ds_end
+
+
+def layered_adjoint_form(
+    space: CylinderSpace,
+    p: ufl.core.expr.Expr,
+    transposed: ufl.core.expr.Expr,
+    residual: ufl.core.expr.Expr,
+    terminal: ufl.core.expr.Expr,
+    v: ufl.core.expr.Expr,
+) -> ufl.Form:
+    """The adjoint of the layered network: resnet's counterpart of `adjoint_form`, explicit from T.
+
+    The state's nonlocal term in slab n is K f(t_n^-): its transpose meets v(t_n^-), the test
+    function of the slab before. The tracking term reads (f(t_n^-) + f(t_{n+1}^-)) / 2 in slab n,
+    so half of the residual falls to each of the two slabs. Arguments as in `adjoint_form`.
+    """
+    passed_on = (space.thickness * (transposed + residual / 2))("+") * v("-") * space.dS
+    kept = residual / 2 * v * space.dx_nodal
+    end = terminal * v * space.ds_end
+    return adjoint_transport_form(space, p, v) - passed_on - kept - end
+
+
+def bias_stationarity_form(
+    space: CylinderSpace,
+    bias: ufl.core.expr.Expr,
+    pairs: list[tuple[float, ufl.core.expr.Expr, ufl.core.expr.Expr]],
+    weight: float,
+    v: ufl.core.expr.Expr,
+    activation: str,
+) -> ufl.Form:
+    """The weak form of lambda_b b + sum_s w_s sigma'(u_s) p_s.
+
+    Args:
+        space: Functions on the cylinder.
+        bias: b.
+        pairs: (w_s, u_s, p_s) of every sample.
+        weight: lambda_b.
+        v: Test function.
+        activation: Name of sigma.
+    """
+    q = sum((w * activation_slope(u, activation) * p for w, u, p in pairs), start=weight * bias)
+    return q * v * space.dx_nodal
