@@ -30,7 +30,16 @@ if TYPE_CHECKING:
     from fem_dnn.problem import LearningProblem, Linearisation, Tracking
     from fem_dnn.regularization import Regularization
     from fem_dnn.request import Request
-    from fem_dnn.solvers import Solution, Tolerances, solve_lbfgs, solve_newton
+    from fem_dnn.solvers import (
+        Solution,
+        Tolerances,
+        solve_gradient,
+        solve_layerwise,
+        solve_lbfgs,
+        solve_newton,
+        solve_sweep,
+        solve_tao_newton,
+    )
     from fem_dnn.state import LayerWeights, Network, solve_state
     from fem_dnn.verification import verify
     from fem_dnn.width import WidthSpace
@@ -51,7 +60,16 @@ _WHERE = {
     "problem": ("LearningProblem", "Linearisation", "Tracking"),
     "request": ("Request",),
     "regularization": ("Regularization",),
-    "solvers": ("Solution", "Tolerances", "solve_lbfgs", "solve_newton"),
+    "solvers": (
+        "Solution",
+        "Tolerances",
+        "solve_gradient",
+        "solve_layerwise",
+        "solve_lbfgs",
+        "solve_newton",
+        "solve_sweep",
+        "solve_tao_newton",
+    ),
     "state": ("LayerWeights", "Network", "solve_state"),
     "verification": ("verify",),
     "width": ("WidthSpace",),
@@ -92,9 +110,13 @@ __all__ = [
     "predict",
     "read_case",
     "solve",
+    "solve_gradient",
+    "solve_layerwise",
     "solve_lbfgs",
     "solve_newton",
     "solve_state",
+    "solve_sweep",
+    "solve_tao_newton",
     "transfer",
     "verify",
 ]

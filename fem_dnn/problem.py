@@ -132,7 +132,12 @@ class LearningProblem:
         if self.tracking is None:
             return np.zeros(levels.layers)
         squares = np.einsum(
-            "n,kns,kns,s->k", space.local_weights, misfit, misfit, self.sample_weights, optimize=True
+            "n,kns,kns,s->k",
+            space.local_weights,
+            misfit,
+            misfit,
+            self.sample_weights,
+            optimize=True,
         )
         per_slab = space.sum(squares).reshape(levels.layers, -1) @ levels.scheme.tracking_weights
         return 0.5 * self.tracking.weight * levels.steps * per_slab

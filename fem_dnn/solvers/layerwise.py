@@ -129,9 +129,7 @@ class _Layers:
             levels, gathered = problem.network.levels.of_slab(n), at.state.gathered
             if gathered is not None:
                 gathered = gathered[levels.start : levels.stop]
-            block = _LayerBlock(
-                self, n, at.state.ends[n], outputs.layer, adjoint, gathered, cost
-            )
+            block = _LayerBlock(self, n, at.state.ends[n], outputs.layer, adjoint, gathered, cost)
             whole = None
             if self.steps.step(n, control, block, at.objective):
                 moved, whole = True, block.tail
