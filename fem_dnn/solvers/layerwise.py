@@ -169,7 +169,7 @@ class _Layers:
         """
         controls, w = self.problem.controls, self.problem.sample_weights
         levels = self.problem.network.levels.of_slab(n)
-        parts = [np.zeros(0)]
+        parts: list[Array] = [np.zeros(0)]
         if controls.has_kernel and self.weights.operator is not None and gathered is not None:
             for i, level in enumerate(levels):
                 kernel = self.weights.operator.outer(level, w * q[i], gathered[i])

@@ -18,10 +18,10 @@ The minimisation is local: a fixed-point iteration on the stationarity of the au
 
     a <- (rho a_k - sum_s w_s sigma'(a f_s + b) p_s f_s) / (lambda_a + rho),    b likewise,
 
-which is a contraction once rho exceeds the Hamiltonian's curvature. Its first step is the linearised
-closed form, a gradient step implicit in lambda; every further one is a product with the kernel and one with its transpose per level,
-local to every rank. Learned outputs and derivatives in R, which are no part of the pointwise
-problem, enter by their linearisation at c_k.
+which is a contraction once rho exceeds the Hamiltonian's curvature. Its first step is the
+linearised closed form, a gradient step implicit in lambda; every further one costs two matrix
+products per level, local to every rank. Learned outputs and derivatives in R, which are no part of
+the pointwise problem, enter by their linearisation at c_k.
 """
 
 from __future__ import annotations
@@ -126,7 +126,9 @@ def _sweep(at: Linearisation, rho: float, failures: Failures) -> tuple[Linearisa
 
 
 def _curvature_met(at: Linearisation, lower: Linearisation, rho: float) -> float:
-    """The next rho: |y|^2/(s y) of a step s, y the change of the gradient without the Tikhonov part.
+    """The next rho: |y|^2/(s y) of a step s.
+
+    y is the change of the gradient but for the Tikhonov terms, which the sweep minimises exactly.
 
     Args:
         at, lower: Both ends of the step.
@@ -202,8 +204,8 @@ def _q(at: Linearisation, control: Array) -> Array:
     weights = problem.layer_weights(problem.controls.split(control))
     u = np.zeros_like(at.state.u)
     if weights.operator is not None and at.state.gathered is not None:
-        for level, gathered in enumerate(at.state.gathered):
-            u[level] = weights.operator.apply(level, gathered)
+        for level in range(len(u)):
+            u[level] = weights.operator.apply(level, at.state.gathered[level])
     if weights.bias is not None:
         u += weights.bias
     slope = problem.network.activation.evaluate(u, 1)[1]
