@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fem_dnn.assembly import Model, assemble
     from fem_dnn.case import Case, read_case
     from fem_dnn.commands import Run, forward, solve
+    from fem_dnn.comparison import compare
     from fem_dnn.controls import ControlSpace, ControlValues
     from fem_dnn.depth import SCHEMES, DepthLevels, DepthScheme
     from fem_dnn.errors import BadInput, FemDnnError
@@ -48,6 +49,7 @@ _WHERE = {
     "activations": ("ACTIVATIONS", "Activation"),
     "assembly": ("Model", "assemble"),
     "case": ("Case", "read_case"),
+    "comparison": ("compare",),
     "commands": ("Run", "forward", "solve"),
     "controls": ("ControlSpace", "ControlValues"),
     "depth": ("SCHEMES", "DepthLevels", "DepthScheme"),
@@ -106,6 +108,7 @@ __all__ = [
     "WidthSpace",
     "__version__",
     "assemble",
+    "compare",
     "forward",
     "predict",
     "read_case",

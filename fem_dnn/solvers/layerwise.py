@@ -83,7 +83,7 @@ def _descend(descent: Descent) -> tuple[Linearisation, str]:
         return descent.outcome(at, "")
     except SlabFailure as failure:
         # In an adjoint: keep what has been reached.
-        return descent.outcome(at, str(failure))
+        return descent.outcome(descent.history.at or descent.start, str(failure))
 
 
 class _Layers:

@@ -89,7 +89,7 @@ def _descend(descent: Descent) -> tuple[Linearisation, str]:
     """Sweep until the gradient is small."""
     descent.options.require_read()
     at, failures = descent.start, Failures()
-    rho = max(at.problem.regularization.weights, default=0.0) or 1.0
+    rho = max(at.gradient_norm, *at.problem.regularization.weights)  # a first step of 1 at most
     try:
         while at.gradient_norm > descent.target:
             if not descent.iterations_left:
@@ -103,7 +103,7 @@ def _descend(descent: Descent) -> tuple[Linearisation, str]:
         return descent.outcome(at, "")
     except SlabFailure as failure:
         # In an adjoint: keep what has been reached.
-        return descent.outcome(at, str(failure))
+        return descent.outcome(descent.history.at or descent.start, str(failure))
 
 
 def _sweep(at: Linearisation, rho: float, failures: Failures) -> tuple[Linearisation, float]:

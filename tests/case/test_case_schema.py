@@ -388,7 +388,7 @@ ASKED = {
     "mesh.width.file": {"mesh__width": {"file": "disk.msh"}},
     "bounds.kernel": {"bounds__kernel": [-1, 1]},
     "bounds.bias": {"bounds__bias": [-1, 1]},
-    "solver.method": {"solver__method": "sweep"},
+    "solver.method": {"solver__method": "all-at-once"},
 }
 
 
