@@ -171,15 +171,9 @@ def minimise_augmented_hamiltonian(at: Linearisation, rho: float) -> Array:
 
 def _tikhonov_weights(problem: LearningProblem) -> Array:
     """lambda of every entry of the control vector."""
-    controls, R = problem.controls, problem.regularization
-    weights = np.empty(controls.n_local)
-    for name, weight in (
-        ("kernel", R.kernel),
-        ("bias", R.bias),
-        ("outputs", R.outputs),
-        ("offsets", R.outputs),
-    ):
-        weights[controls.blocks[name]] = weight
+    weights = np.empty(problem.controls.n_local)
+    for name, weight in problem.regularization.tikhonov.items():
+        weights[problem.controls.blocks[name]] = weight
     return weights
 
 

@@ -91,8 +91,9 @@ def descend_by_tao(descent: Descent, *, hessian: bool) -> tuple[Linearisation, s
         hessian: Whether the type wants Hessian-vector products.
     """
     petsc, history, target = descent.petsc, descent.history, descent.target
+    limit = descent.iterations_left
     tao = PETSc.TAO().create(petsc.comm)
-    x, g = petsc.vector(descent.start.control), petsc.vector()
+    x, g = petsc.start(descent.start), petsc.vector()
     shifted = _ShiftedHessian(petsc)
     matrix = PETSc.Mat().createPython((petsc.sizes, petsc.sizes), shifted, comm=petsc.comm)
     matrix.setOption(PETSc.Mat.Option.SYMMETRIC, True)
@@ -106,6 +107,14 @@ def descend_by_tao(descent: Descent, *, hessian: bool) -> tuple[Linearisation, s
         if tao.getIterationNumber() > 0:  # the start is in the history already
             history.add(petsc.at(tao.getSolution()))
 
+    def l2_convergence(tao: PETSc.TAO) -> int:
+        """The L2 norm of the gradient in place of |T' gradient|."""
+        if petsc.at(tao.getSolution()).gradient_norm <= target:
+            return _TAO.CONVERGED_GATOL
+        if tao.getIterationNumber() >= limit:
+            return _TAO.DIVERGED_MAXITS
+        return _TAO.CONTINUE_ITERATING
+
     try:
         tao.setOptionsPrefix(PREFIX)
         tao.setObjectiveGradient(petsc.objective_gradient, g)
@@ -114,11 +123,12 @@ def descend_by_tao(descent: Descent, *, hessian: bool) -> tuple[Linearisation, s
             tao.setGradient(petsc.gradient, g)
             tao.setHessian(shifted.move, matrix, matrix)
         tao.setTolerances(gatol=target, grtol=0.0, gttol=0.0)
-        tao.setMaximumIterations(descent.iterations_left)
+        tao.setMaximumIterations(limit)
         tao.setMonitor(monitor)
         tao.setSolution(x)
-        petsc.adopt(descent.start)
         tao.setFromOptions()
+        if petsc.riesz is not None:
+            tao.setConvergenceTest(l2_convergence)  # now: choosing the type resets the test
         descent.options.require_read()
         if descent.start.gradient_norm <= target:
             return descent.outcome(descent.start, "")

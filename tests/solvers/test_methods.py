@@ -1,5 +1,7 @@
 """What the methods without a PETSc solver have in common, against Newton's method."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from helpers import (
@@ -18,7 +20,7 @@ from petsc4py import PETSc
 from fem_dnn.errors import BadInput
 from fem_dnn.problem import LearningProblem
 from fem_dnn.slab import SlabFailure
-from fem_dnn.solvers import METHODS, Tolerances, solve_newton
+from fem_dnn.solvers import ALL_METHODS, METHODS, Tolerances, solve_newton
 
 pytestmark = pytest.mark.mpi
 
@@ -60,6 +62,23 @@ def test_agrees_with_newton(name: str, method: str) -> None:
     if "mask" in options:
         start = a.problem.controls.values(problem_and_start(**options)[1]).kernel
         assert np.all(a.problem.controls.values(a.control).kernel[start == 0] == 0)
+
+
+@pytest.mark.parametrize("method", [*OURS, "lbfgs", "bntr", "bnls"])
+def test_agrees_with_newton_where_controls_are_smoothed(method: str) -> None:
+    """Derivatives in R couple layers and nodes."""
+
+    def solve(name):
+        problem, start = problem_and_start(scheme="resnet")
+        derivatives = dict.fromkeys(("kernel_depth", "bias_depth", "kernel_width"), 0.01)
+        smoothed = replace(problem, regularization=replace(problem.regularization, **derivatives))
+        return ALL_METHODS[name](smoothed, start, Tolerances(rtol=1e-8, max_iterations=3000))
+
+    a, b = solve(method), solve("newton")
+    assert a.converged and b.converged, (a.reason, b.reason)
+    assert a.gradient_norm <= 1e-8 * a.initial_gradient_norm
+    assert abs(a.objective - b.objective) < 1e-12 * b.objective
+    assert relative(everywhere(a.problem, a.control), everywhere(b.problem, b.control)) < 1e-6
 
 
 @pytest.mark.parametrize("method", OURS)
