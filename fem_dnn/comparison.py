@@ -29,7 +29,7 @@ def compare(
     """Solve the learning problem of a case by several methods (collective).
 
     Args:
-        case: A case, its file, or its tables; `solver.method` is not looked at.
+        case: A case, its file, or its tables; `solver.method` and `solver.nested` do not count.
         request: Output folder, console, communicator; the default is silent.
         methods: Names in `ALL_METHODS`.
 

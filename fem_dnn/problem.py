@@ -62,6 +62,19 @@ class Work:
         """
         return self.states + self.adjoints + 4 * self.hessians + self.hamiltonians
 
+    def plus(self, other: Work, times: int = 1) -> Work:
+        """The sum with other work, or with a multiple of it."""
+        return Work(
+            self.states + times * other.states,
+            self.adjoints + times * other.adjoints,
+            self.hessians + times * other.hessians,
+            self.hamiltonians + times * other.hamiltonians,
+        )
+
+    def minus(self, earlier: Work) -> Work:
+        """What has been done since."""
+        return self.plus(earlier, -1)
+
 
 @dataclass(frozen=True, eq=False)
 class LearningProblem:
