@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fem_dnn.assembly import Model, assemble
     from fem_dnn.case import Case, read_case
     from fem_dnn.commands import Run, forward, solve
+    from fem_dnn.comparison import compare
     from fem_dnn.controls import ControlSpace, ControlValues
     from fem_dnn.depth import SCHEMES, DepthLevels, DepthScheme
     from fem_dnn.errors import BadInput, FemDnnError
@@ -30,7 +31,16 @@ if TYPE_CHECKING:
     from fem_dnn.problem import LearningProblem, Linearisation, Tracking
     from fem_dnn.regularization import Regularization
     from fem_dnn.request import Request
-    from fem_dnn.solvers import Solution, Tolerances, solve_lbfgs, solve_newton
+    from fem_dnn.solvers import (
+        Solution,
+        Tolerances,
+        solve_gradient,
+        solve_layerwise,
+        solve_lbfgs,
+        solve_newton,
+        solve_sweep,
+        solve_tao_newton,
+    )
     from fem_dnn.state import LayerWeights, Network, solve_state
     from fem_dnn.verification import verify
     from fem_dnn.width import WidthSpace
@@ -39,6 +49,7 @@ _WHERE = {
     "activations": ("ACTIVATIONS", "Activation"),
     "assembly": ("Model", "assemble"),
     "case": ("Case", "read_case"),
+    "comparison": ("compare",),
     "commands": ("Run", "forward", "solve"),
     "controls": ("ControlSpace", "ControlValues"),
     "depth": ("SCHEMES", "DepthLevels", "DepthScheme"),
@@ -51,7 +62,16 @@ _WHERE = {
     "problem": ("LearningProblem", "Linearisation", "Tracking"),
     "request": ("Request",),
     "regularization": ("Regularization",),
-    "solvers": ("Solution", "Tolerances", "solve_lbfgs", "solve_newton"),
+    "solvers": (
+        "Solution",
+        "Tolerances",
+        "solve_gradient",
+        "solve_layerwise",
+        "solve_lbfgs",
+        "solve_newton",
+        "solve_sweep",
+        "solve_tao_newton",
+    ),
     "state": ("LayerWeights", "Network", "solve_state"),
     "verification": ("verify",),
     "width": ("WidthSpace",),
@@ -88,13 +108,18 @@ __all__ = [
     "WidthSpace",
     "__version__",
     "assemble",
+    "compare",
     "forward",
     "predict",
     "read_case",
     "solve",
+    "solve_gradient",
+    "solve_layerwise",
     "solve_lbfgs",
     "solve_newton",
     "solve_state",
+    "solve_sweep",
+    "solve_tao_newton",
     "transfer",
     "verify",
 ]

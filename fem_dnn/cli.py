@@ -18,6 +18,7 @@ from fem_dnn.endings import end_well, say
 from fem_dnn.errors import BadInput
 from fem_dnn.reporting import (
     checks_table,
+    comparison_table,
     nodes_table,
     require_writable,
     reserve_stdout,
@@ -151,6 +152,35 @@ def check(
         quiet,
         table=checks_table,
         good=checking.state_was_solved,
+    )
+
+
+@app.command()
+def compare(
+    case: CaseFile,
+    methods: Annotated[
+        str | None,
+        typer.Option("--methods", metavar="A,B,...", help="Default: all of the program's."),
+    ] = None,
+    json: JsonFile = None,
+    out: OutDir = None,
+    set_: Overrides = None,
+    quiet: Quiet = False,
+) -> None:
+    """Solve the learning problem by several methods and compare their work."""
+    from fem_dnn import comparison
+    from fem_dnn.solvers import METHODS
+
+    names = list(METHODS) if methods is None else [name.strip() for name in methods.split(",")]
+    comparison.require_methods(names)
+    _run(
+        lambda read, request: comparison.compare(read, request, methods=names),
+        case,
+        json,
+        out,
+        set_,
+        quiet,
+        lines=comparison_table,
     )
 
 

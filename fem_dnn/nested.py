@@ -68,7 +68,7 @@ def solve_nested(
     before = replace(problem.work)
     start = problem.linearise(model.initial)
     norm, objective = start.gradient_norm, start.objective
-    own_work = (problem.work.states - before.states, problem.work.hessians - before.hessians)
+    own = problem.work.minus(before)
     guess, origin = model.initial, problem.controls
     total = _Total(report)
     for number, coarse in enumerate(models):
@@ -92,7 +92,7 @@ def solve_nested(
     before = replace(problem.work)
     if not _better(model, guess, objective):
         guess = model.initial
-    own_work = (own_work[0] + problem.work.states - before.states, own_work[1])
+    own = own.plus(problem.work.minus(before))
     solution = method(model, guess, _absolute(tolerances, tolerances.rtol, norm), total.add)
     total.end(solution)
     return replace(
@@ -101,8 +101,10 @@ def solve_nested(
         history=total.history,
         iterations=total.iterations,
         linear_iterations=total.linear_iterations,
-        state_solves=total.state_solves + own_work[0],
-        hessian_solves=total.hessian_solves + own_work[1],
+        state_solves=total.state_solves + round(own.states),
+        adjoint_solves=total.adjoint_solves + round(own.adjoints),
+        hessian_solves=total.hessian_solves + own.hessians,
+        sweeps=total.sweeps + own.sweeps,
         seconds=total.seconds,
     )
 
@@ -228,7 +230,9 @@ class _Total:
     iterations: int = 0
     linear_iterations: int = 0
     state_solves: int = 0
+    adjoint_solves: int = 0
     hessian_solves: int = 0
+    sweeps: float = 0.0
     seconds: float = 0.0
     mesh: int = 0
 
@@ -243,7 +247,9 @@ class _Total:
             iteration=len(self.history),
             linear_iterations=line.linear_iterations + self.linear_iterations,
             state_solves=line.state_solves + self.state_solves,
+            adjoint_solves=line.adjoint_solves + self.adjoint_solves,
             hessian_solves=line.hessian_solves + self.hessian_solves,
+            sweeps=line.sweeps + self.sweeps,
             seconds=line.seconds + self.seconds,
             mesh=self.mesh,
         )
@@ -255,5 +261,7 @@ class _Total:
         self.iterations += solution.iterations
         self.linear_iterations += solution.linear_iterations
         self.state_solves += solution.state_solves
+        self.adjoint_solves += solution.adjoint_solves
         self.hessian_solves += solution.hessian_solves
+        self.sweeps += solution.sweeps
         self.seconds += solution.seconds

@@ -39,11 +39,41 @@ class Tracking:
 
 @dataclass
 class Work:
-    """Sweeps done so far: `states` and `adjoints` solved, `hessians` applied."""
+    """Work done so far.
 
-    states: int = 0
-    adjoints: int = 0
+    Attributes:
+        states, adjoints: State and adjoint equations solved; solves over a part of the depth count
+            as that part.
+        hessians: Hessian-vector products.
+        hamiltonians: Evaluations of the Hamiltonian's derivative along a known trajectory.
+    """
+
+    states: float = 0
+    adjoints: float = 0
     hessians: int = 0
+    hamiltonians: int = 0
+
+    @property
+    def sweeps(self) -> float:
+        """All work in state solves: one costs as much as an adjoint, or as a Hamiltonian.
+
+        A Hessian product is a tangent and a second adjoint, each of twice the products: as much as
+        two gradients, a state and an adjoint each.
+        """
+        return self.states + self.adjoints + 4 * self.hessians + self.hamiltonians
+
+    def plus(self, other: Work, times: int = 1) -> Work:
+        """The sum with other work, or with a multiple of it."""
+        return Work(
+            self.states + times * other.states,
+            self.adjoints + times * other.adjoints,
+            self.hessians + times * other.hessians,
+            self.hamiltonians + times * other.hamiltonians,
+        )
+
+    def minus(self, earlier: Work) -> Work:
+        """What has been done since."""
+        return self.plus(earlier, -1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +135,26 @@ class LearningProblem:
         tracked = self.tracking is not None
         return solve_state(self.network, weights, self.inputs, tracked=tracked)
 
+    def tracking_costs(self, misfit: Array) -> Array:
+        """(mu / 2) sum_s w_s int |f_s - g_s|^2 dt on every slab, shape (layers,) (collective).
+
+        Args:
+            misfit: f - g at the tracking points, shape (points, n_local, samples).
+        """
+        levels, space = self.network.levels, self.network.space
+        if self.tracking is None:
+            return np.zeros(levels.layers)
+        squares = np.einsum(
+            "n,kns,kns,s->k",
+            space.local_weights,
+            misfit,
+            misfit,
+            self.sample_weights,
+            optimize=True,
+        )
+        per_slab = space.sum(squares).reshape(levels.layers, -1) @ levels.scheme.tracking_weights
+        return 0.5 * self.tracking.weight * levels.steps * per_slab
+
     def linearise(self, control: Array) -> Linearisation:
         """Everything known at a control, computed when asked for. The control is not copied."""
         return Linearisation(self, control)
@@ -140,7 +190,7 @@ class Linearisation:
         return self.problem.loss.at(self.state.ends[-1], self.output_layer)
 
     @cached_property
-    def _misfit(self) -> Array:
+    def misfit(self) -> Array:
         """f - g at the tracking points; empty without tracking."""
         tracking = self.problem.tracking
         return self.state.tracked if tracking is None else self.state.tracked - tracking.targets
@@ -151,15 +201,7 @@ class Linearisation:
         problem = self.problem
         value = float(problem.sample_weights @ self.loss_point.values)
         if problem.tracking is not None:
-            levels, space = problem.network.levels, problem.network.space
-            omega = np.outer(levels.steps, levels.scheme.tracking_weights).ravel()
-            misfit = self._misfit
-            squares = np.einsum(
-                "k,n,kns,kns->s", omega, space.local_weights, misfit, misfit, optimize=True
-            )
-            value += (
-                0.5 * problem.tracking.weight * float(problem.sample_weights @ space.sum(squares))
-            )
+            value += float(problem.tracking_costs(self.misfit).sum())
         return value
 
     @cached_property
@@ -190,14 +232,14 @@ class Linearisation:
             self.weights,
             self.state,
             self.loss_point.terminal,
-            self._tracked(self._misfit),
+            self._tracked(self.misfit),
         )
 
     @cached_property
     def gradient(self) -> Array:
         """The reduced gradient in L2-orthonormal coordinates, shape (controls.n_local,)."""
-        kernel = self._kernel_part([(self.adjoint.q, self.state.gathered)])
-        bias = self._bias_part(self.adjoint.q)
+        kernel = self.kernel_part([(self.adjoint.q, self.state.gathered)])
+        bias = self.bias_part(self.adjoint.q)
         loss = self.loss_point
         return self._penalty + self._assemble(kernel, bias, loss.functions, loss.offsets)
 
@@ -238,12 +280,12 @@ class Linearisation:
             loss.terminal,
             self._tracked(tangent.tracked),
         )
-        kernel = self._kernel_part([(second.q, self.state.gathered), (adjoint.q, tangent.gathered)])
-        bias = self._bias_part(second.q)
+        kernel = self.kernel_part([(second.q, self.state.gathered), (adjoint.q, tangent.gathered)])
+        bias = self.bias_part(second.q)
         penalty = problem.regularization.action(direction)
         return penalty + self._assemble(kernel, bias, loss.functions, loss.offsets)
 
-    def _kernel_part(self, products: list[tuple[Array, Array | None]]) -> Array | None:
+    def kernel_part(self, products: list[tuple[Array, Array | None]]) -> Array | None:
         """sum_s w_s q_s(x) f_s(y) in coordinates [level, y, x], summed over (q, f) pairs."""
         problem, operator = self.problem, self.weights.operator
         if not problem.controls.has_kernel or operator is None:
@@ -258,7 +300,7 @@ class Linearisation:
             result[level] = sum(terms[1:], start=terms[0])
         return result
 
-    def _bias_part(self, q: Array) -> Array | None:
+    def bias_part(self, q: Array) -> Array | None:
         """sum_s w_s q_s(x) in coordinates, shape (levels, n_local)."""
         problem = self.problem
         if not problem.controls.has_bias:

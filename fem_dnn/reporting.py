@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from rich import box
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -114,3 +117,35 @@ def nodes_table(result: dict[str, Any]) -> str:
         for x, w in zip(result["x"], result["node_weights"], strict=True)
     )
     return "\n".join([head, *rows])
+
+
+def comparison_table(result: dict[str, Any]) -> str:
+    """Methods side by side, those that converged with the least work first."""
+    if "methods" not in result:
+        return summary(result)
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("method", no_wrap=True)
+    heads = ("objective", "gap", "|gradient|", "iterations", "Hessians", "sweeps", "time")
+    for head in heads:
+        table.add_column(head, justify="right", no_wrap=True)
+    table.add_column("converged")
+    for one in sorted(result["methods"], key=lambda one: (not one["converged"], one["sweeps"])):
+        table.add_row(
+            one["method"],
+            f"{one['objective']:.10g}",
+            f"{one['gap']:.1e}",
+            f"{one['gradient_norm']:.1e}",
+            str(one["iterations"]),
+            str(one["hessian_solves"]),
+            f"{one['sweeps']:.0f}",
+            f"{one['seconds']:.2f} s",
+            "yes" if one["converged"] else "NO",
+        )
+    console = Console(width=200, file=io.StringIO(), color_system=None)
+    console.print(table)
+    assert isinstance(console.file, io.StringIO)
+    lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
+    failed = [
+        f"{one['method']}: {one['reason']}" for one in result["methods"] if not one["converged"]
+    ]
+    return "\n".join([*filter(None, lines), "", *failed, result["reason"]])

@@ -133,6 +133,7 @@ def solution_result(
         "iterations": solution.iterations,
         "linear_iterations": solution.linear_iterations,
         "state_solves": solution.state_solves,
+        "adjoint_solves": solution.adjoint_solves,
         "hessian_solves": solution.hessian_solves,
         "seconds": solution.seconds,
         "lowest_eigenvalue": solution.lowest_eigenvalue,

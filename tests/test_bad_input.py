@@ -69,7 +69,7 @@ CASES = {
     "negative rtol": ({"solver": {"rtol": -1e-3}}, "solver.rtol"),
     "l2 with learned outputs": ({"loss": {"train_outputs": True}}, "loss.train_outputs"),
     "nothing to train": ({"network": {"kernel": False, "bias": "t"}}, "network"),
-    "unsupported method": ({"solver": {"method": "sweep"}}, "solver.method"),
+    "unsupported method": ({"solver": {"method": "all-at-once"}}, "solver.method"),
     "mesh file": ({"mesh": {"width": {"file": "disk.msh"}}}, "mesh.width.file"),
     "code": (data(inputs=["__import__('os').getcwd()", "1"]), "data.inputs[0]"),
     "unknown function": (data(inputs=["bessel(x[0])", "1"]), "data.inputs[0]"),
@@ -200,6 +200,19 @@ COMMANDS = {
         ["solve", "case.toml", "--set", "solver.method=lbfgs", "--quiet", "--", "-snes_monitor"],
         "-snes_monitor",
     ),
+    "PETSc option of a method without PETSc": (
+        ["solve", "case.toml", "--set", "solver.method=sweep", "--quiet", "--", "-tao_monitor"],
+        "-tao_monitor",
+    ),
+    "PETSc option for several methods": (
+        ["compare", "case.toml", "--", "-tao_monitor"],
+        "--: -tao_monitor: PETSc options have no effect here",
+    ),
+    "unknown method to compare": (
+        ["compare", "case.toml", "--methods", "newton,adam"],
+        '--methods: "adam" is not a method; allowed: newton, lbfgs',
+    ),
+    "no method to compare": (["compare", "case.toml", "--methods", ""], '--methods: ""'),
     "PETSc argument that is no option": (
         ["solve", "case.toml", "--", "cg"],
         '--: "cg" is not a PETSc option',

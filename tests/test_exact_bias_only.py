@@ -12,7 +12,7 @@ from scipy.optimize import brentq
 
 from fem_dnn.activations import ACTIVATIONS
 from fem_dnn.depth import SCHEMES
-from fem_dnn.solvers import Tolerances, solve_newton
+from fem_dnn.solvers import METHODS, Tolerances, solve_newton
 
 pytestmark = pytest.mark.mpi
 
@@ -36,12 +36,12 @@ def d_of(x):
     return 1.1 + 0.3 * np.sin(3 * x)
 
 
-def solve(comm, activation, scheme, cells, degree, d=d_of, start=0.0):
+def solve(comm, activation, scheme, cells, degree, d=d_of, start=0.0, method=solve_newton):
     space = width_space(comm, cells, degree)
     network = make_network(space, scheme, activation, points=POINTS)
     x = space.nodes[:, 0]
     problem = l2_problem(network, np.cos(x), np.cos(x) + d(x), bias=LAMBDA)
-    return solve_newton(problem, problem.controls.constant(bias=start), TIGHT)
+    return method(problem, problem.controls.constant(bias=start), TIGHT)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -80,6 +80,16 @@ def test_exact_to_round_off_in_depth(activation: str, scheme: str) -> None:
     assert np.allclose(adjoints, T * sigma - d_of(x), rtol=0, atol=1e-12)
     density = 0.5 * (T * sigma - d_of(x)) ** 2 + 0.5 * LAMBDA * T * B**2
     assert abs(solution.objective - space.node_weights @ density) < 1e-14
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "newton"])
+def test_every_method_finds_the_closed_form(method: str) -> None:
+    solution = solve(MPI.COMM_WORLD, "tanh", "dg1", 4, 0, method=METHODS[method])
+    assert solution.converged, solution.reason
+    problem = solution.problem
+    B = [optimal_bias("tanh", d) for d in d_of(problem.network.space.nodes[:, 0])]
+    bias = problem.controls.values(solution.control).bias
+    assert np.allclose(bias, B, rtol=0, atol=1e-11)
 
 
 def continuum_objective(activation: str) -> float:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from fem_dnn.problem import LearningProblem, Linearisation
@@ -19,7 +20,8 @@ class Iteration:
         objective: J.
         gradient_norm: L2 norm of the reduced gradient.
         linear_iterations: Krylov iterations so far.
-        state_solves, hessian_solves: Sweeps so far.
+        state_solves, adjoint_solves, hessian_solves: Equations and Hessian products so far.
+        sweeps: All work so far in state solves (`problem.Work.sweeps`).
         seconds: Time since the start.
         accuracy: Training accuracy where the loss classifies, else None.
         mesh: Which of nested meshes, 0 the coarsest; None where there is only one.
@@ -30,7 +32,9 @@ class Iteration:
     gradient_norm: float
     linear_iterations: int
     state_solves: int
+    adjoint_solves: int
     hessian_solves: int
+    sweeps: float
     seconds: float
     accuracy: float | None = None
     mesh: int | None = None
@@ -69,18 +73,27 @@ class History:
     at: Linearisation | None = None
 
     def __post_init__(self) -> None:
-        work = self.problem.work
-        self._states, self._hessians = work.states, work.hessians
+        self._before = replace(self.problem.work)
 
     @property
     def state_solves(self) -> int:
-        """State sweeps since the start."""
-        return self.problem.work.states - self._states
+        """State equations solved since the start; parts of the depth add up, and round up."""
+        return _whole(self.problem.work.states - self._before.states)
+
+    @property
+    def adjoint_solves(self) -> int:
+        """Adjoint equations solved since the start, likewise."""
+        return _whole(self.problem.work.adjoints - self._before.adjoints)
 
     @property
     def hessian_solves(self) -> int:
         """Hessian-vector products since the start."""
-        return self.problem.work.hessians - self._hessians
+        return self.problem.work.hessians - self._before.hessians
+
+    @property
+    def sweeps(self) -> float:
+        """All work since the start in state solves."""
+        return self.problem.work.sweeps - self._before.sweeps
 
     @property
     def seconds(self) -> float:
@@ -95,7 +108,9 @@ class History:
             at.gradient_norm,
             self.linear_iterations,
             self.state_solves,
+            self.adjoint_solves,
             self.hessian_solves,
+            self.sweeps,
             self.seconds,
             None if self.accuracy is None else self.accuracy(at),
         )
@@ -103,3 +118,7 @@ class History:
         self.at = at
         if self.report is not None:
             self.report(line)
+
+
+def _whole(solves: float) -> int:
+    return math.ceil(solves - 1e-9)  # sums of fractions may lie above their value by round-off

@@ -44,7 +44,8 @@ class Solution:
         initial_gradient_norm: L2 norm of the reduced gradient at the initial guess.
         lowest_eigenvalue: Lowest Hessian eigenvalue at the returned control, where computed.
         history: One entry per iterate.
-        iterations, linear_iterations, state_solves, hessian_solves, seconds: Work done.
+        iterations, linear_iterations, state_solves, adjoint_solves, hessian_solves, sweeps,
+            seconds: Work done, as in `Iteration`.
     """
 
     at: Linearisation
@@ -56,7 +57,9 @@ class Solution:
     iterations: int
     linear_iterations: int
     state_solves: int
+    adjoint_solves: int
     hessian_solves: int
+    sweeps: float
     seconds: float
 
     @property
@@ -101,6 +104,8 @@ class Solution:
             max(len(history.iterations) - 1, 0),
             history.linear_iterations,
             history.state_solves,
+            history.adjoint_solves,
             history.hessian_solves,
+            history.sweeps,
             history.seconds,
         )

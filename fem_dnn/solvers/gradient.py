@@ -1,0 +1,111 @@
+"""Gradient descent over all layers at once, in L2.
+
+Steps have the lengths of Barzilai & Borwein (IMA J. Numer. Anal. 8, 1988), long and short ones
+chosen as in Zhou, Gao & Dai (Comput. Optim. Appl. 35, 2006), and are accepted by the nonmonotone
+rule of Grippo, Lampariello & Lucidi (SIAM J. Numer. Anal. 23, 1986): sufficient decrease below the
+largest of the last few objectives. So the method converges from anywhere (Raydan, SIAM J. Optim.
+7, 1997) and is much faster than steepest descent; the objective may rise between iterations.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fem_dnn.problem import LearningProblem, Linearisation
+from fem_dnn.slab import SlabFailure
+from fem_dnn.solvers.descent import Descent, solve_by
+from fem_dnn.solvers.history import Accuracy, Report
+from fem_dnn.solvers.petsc import NOISE
+from fem_dnn.solvers.solution import Solution, Tolerances
+from fem_dnn.solvers.step import ARMIJO, SHORTEST, TOO_MANY, Failures, shortened
+
+Array = NDArray[np.float64]
+
+MEMORY = 10
+"""Objectives remembered; 1 makes the objective decrease monotonically."""
+
+SHORT = 0.5
+"""The short step is taken where it is less than this part of the long one."""
+
+LONGEST = 1e6
+"""Longest step; along directions without curvature it grows up to this."""
+
+
+def solve_gradient(
+    problem: LearningProblem,
+    initial: Array,
+    tolerances: Tolerances | None = None,
+    *,
+    escape: bool = True,
+    report: Report | None = None,
+    accuracy: Accuracy | None = None,
+    options: Mapping[str, object] | None = None,
+) -> Solution:
+    """Solve the learning problem by gradient descent.
+
+    Arguments, returns and errors are those of `solve_newton`; of PETSc's options only those of the
+    eigensolver that examines the curvature have a reader.
+    """
+    return solve_by(
+        _descend,
+        {},
+        problem,
+        initial,
+        tolerances,
+        escape=escape,
+        report=report,
+        accuracy=accuracy,
+        options=options,
+    )
+
+
+def _descend(descent: Descent) -> tuple[Linearisation, str]:
+    """Step until the gradient is small."""
+    descent.options.require_read()
+    controls, failures = descent.petsc.problem.controls, Failures()
+    at = descent.start
+    recent = deque([at.objective], maxlen=MEMORY)
+    step = 1.0 / max(at.gradient_norm, 1.0)
+    try:
+        while at.gradient_norm > descent.target:
+            if not descent.iterations_left:
+                return descent.outcome(at, TOO_MANY)
+            lower, step = _line_search(at, step, max(recent), failures)
+            if lower is at:
+                return descent.outcome(at, failures.stagnation())
+            s, y = lower.control - at.control, lower.gradient - at.gradient
+            ss, sy, yy = controls.dot(s, s), controls.dot(s, y), controls.dot(y, y)
+            if sy > 0:
+                step = sy / yy if sy * sy < SHORT * ss * yy else ss / sy
+            else:
+                step *= 10
+            step = min(step, LONGEST)
+            at = lower
+            recent.append(at.objective)
+            descent.history.add(at)
+        return descent.outcome(at, "")
+    except SlabFailure as failure:
+        # In an adjoint: keep what has been reached.
+        return descent.outcome(descent.history.at or descent.start, str(failure))
+
+
+def _line_search(
+    at: Linearisation, step: float, ceiling: float, failures: Failures
+) -> tuple[Linearisation, float]:
+    """The first point along -gradient that is low enough, and the step; the start if none is."""
+    problem, slope = at.problem, -(at.gradient_norm**2)
+    shortest = SHORTEST * max(problem.controls.norm(at.control), 1.0) / at.gradient_norm
+    # Where J is flat to round-off its values cannot reject a step: Barzilai & Borwein's steps
+    # converge there by themselves (Dai & Liao, IMA J. Numer. Anal. 22, 2002).
+    allowed = ceiling + NOISE * abs(ceiling)
+    while step > shortest:
+        trial = problem.linearise(at.control - step * at.gradient)
+        objective = failures.value(lambda trial=trial: trial.objective)  # type: ignore[misc]
+        if objective <= allowed + ARMIJO * step * slope:
+            return trial, step
+        step = shortened(step, slope, objective - at.objective)
+    return at, step
