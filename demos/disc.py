@@ -47,7 +47,7 @@ targets = run.model.ingredients.train.targets
 assert targets is not None
 reached = arrays["state"][-1]
 if comm.rank == 0:
-    figure = pictures.comparison(
+    figure = pictures.compared_functions(
         arrays,
         {"input $f_I$": arrays["state"][0], "target $g$": targets, "reached $f(T)$": reached},
         "Three functions on the disc, turned by 120 degrees",

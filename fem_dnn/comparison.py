@@ -156,7 +156,7 @@ def _draw(request: Request, outcomes: list[Result], tolerances: Tolerances) -> N
 
         histories = {outcome["method"]: outcome["history"] for outcome in outcomes}
         target = tolerances.target(outcomes[0]["initial_gradient_norm"])
-        figure = pictures.comparison(histories, target=target)
+        figure = pictures.compared_methods(histories, target=target)
         pictures.save(figure, out / "comparison.png")
 
     on_root(request.comm, draw)

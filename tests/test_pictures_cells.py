@@ -109,6 +109,8 @@ def test_three_dimensions_show_the_middle_slice(tmp_path: Path) -> None:
 
 def test_comparison_has_a_row_per_kind() -> None:
     arrays = content(ring(), 0)
-    figure = pictures.comparison(arrays, {"f": arrays["state"][0], "g": arrays["state"][1]}, "Two")
+    figure = pictures.compared_functions(
+        arrays, {"f": arrays["state"][0], "g": arrays["state"][1]}, "Two"
+    )
     labels = [axes.get_ylabel() for axes in figure.axes]
     assert labels[:4] == ["f", "", "g", ""]

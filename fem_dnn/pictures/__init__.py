@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from fem_dnn.pictures.bounds import bounds_along_depth
-from fem_dnn.pictures.fields import adjoint_state, bias_field, comparison, hidden_state
+from fem_dnn.pictures.fields import adjoint_state, bias_field, compared_functions, hidden_state
 from fem_dnn.pictures.kernels import kernel_slices
-from fem_dnn.pictures.methods import comparison
+from fem_dnn.pictures.methods import compared_methods
 from fem_dnn.pictures.samples import decision_regions, principal_components, trajectories
 from fem_dnn.pictures.style import save
 from fem_dnn.pictures.training import confusion, convergence
@@ -25,7 +25,8 @@ __all__ = [
     "adjoint_state",
     "bias_field",
     "bounds_along_depth",
-    "comparison",
+    "compared_functions",
+    "compared_methods",
     "confusion",
     "convergence",
     "decision_regions",

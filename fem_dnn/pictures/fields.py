@@ -123,7 +123,7 @@ def bias_field(arrays: Arrays) -> Figure:
     return figure
 
 
-def comparison(arrays: Arrays, rows: Mapping[str, Array], title: str) -> Figure:
+def compared_functions(arrays: Arrays, rows: Mapping[str, Array], title: str) -> Figure:
     """Kinds of functions on a two- or three-dimensional Y: a row each, a column per sample.
 
     Args:

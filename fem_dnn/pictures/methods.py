@@ -15,7 +15,7 @@ _LINES = ("-", "--")
 """Tell apart methods that share a colour, where there are more than colours."""
 
 
-def comparison(
+def compared_methods(
     histories: Mapping[str, Sequence[Mapping[str, Any]]], *, target: float | None = None
 ) -> Figure:
     """Objective above the best one found, and gradient norm, against work and time.
