@@ -35,9 +35,9 @@ from fem_dnn.assembly import Model
 from fem_dnn.case import is_array
 from fem_dnn.enrichment import Enrichment
 from fem_dnn.error_shares import shares
+from fem_dnn.errors import FemDnnError
 from fem_dnn.problem import Linearisation
 from fem_dnn.riesz import RieszMap
-from fem_dnn.slab import SlabFailure
 from fem_dnn.width import width_element
 
 Array = NDArray[np.float64]
@@ -143,20 +143,20 @@ class _Part:
 def _direction(
     name: str, model: Model, at: Linearisation, enrich: Callable[[Model], Enrichment]
 ) -> _Part:
-    needed = _richer_memory(name, model)
-    if needed > MEMORY:
-        why = f"it would take {needed / 1e9:.1f} GB on a rank, more than {MEMORY / 1e9:g} GB"
-        return _Part(None, None, f"no estimate in {name}: {why}")
-    richer = enrich(model)
-    problem = richer.fine.problem
-    assert problem is not None
-    values = richer.lift.controls(at.problem.controls.values(at.control))
-    control = problem.controls.coordinates(values)
     try:
-        prolonged = problem.linearise(control)
+        needed = _richer_memory(name, model)
+        if needed > MEMORY:
+            why = f"it would take {needed / 1e9:.1f} GB on a rank, more than {MEMORY / 1e9:g} GB"
+            return _Part(None, None, f"no estimate in {name}: {why}")
+        richer = enrich(model)
+        problem = richer.fine.problem
+        assert problem is not None
+        values = richer.lift.controls(at.problem.controls.values(at.control))
+        prolonged = problem.linearise(problem.controls.coordinates(values))
         better, enough = improve(prolonged, at.objective)
         found = shares(richer, at, prolonged, better)
-    except SlabFailure as failure:
+    except FemDnnError as failure:
+        # No element of the next degree, or a slab that cannot be solved: alike on all ranks.
         return _Part(None, None, f"no estimate in {name}: {failure}")
     note: str | None = None
     if not enough:
