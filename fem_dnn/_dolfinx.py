@@ -40,3 +40,18 @@ def geometry_cells(mesh: dolfinx.mesh.Mesh) -> NDArray[np.int32]:
     """Local geometry node numbers of this rank's cells, shape (cells, nodes per cell)."""
     geometry = mesh.geometry
     return geometry.dofmaps[0] if hasattr(geometry, "dofmaps") else geometry.dofmap
+
+
+def refine_marked(mesh: dolfinx.mesh.Mesh, marks: NDArray[np.bool_]) -> dolfinx.mesh.Mesh:
+    """Cut the marked cells of a mesh of simplices on one process, and others to close it.
+
+    Args:
+        mesh: Triangles or tetrahedra, on one process.
+        marks: One per cell that was handed in.
+    """
+    dim = mesh.topology.dim
+    mesh.topology.create_entities(1)
+    mesh.topology.create_connectivity(dim, 1)
+    mine = np.flatnonzero(marks[np.asarray(mesh.topology.original_cell_index)]).astype(np.int32)
+    edges = dolfinx.mesh.compute_incident_entities(mesh.topology, mine, dim, 1)
+    return dolfinx.mesh.refine(mesh, edges)[0]

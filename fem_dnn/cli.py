@@ -124,12 +124,28 @@ def solve(
     json: JsonFile = None,
     out: OutDir = None,
     set_: Overrides = None,
+    adapt: Annotated[
+        float | None,
+        typer.Option(
+            "--adapt",
+            metavar="TOLERANCE",
+            help="Refine the mesh until the objective's estimated error is below this.",
+        ),
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Solve the learning problem."""
-    from fem_dnn import commands
 
-    _run(lambda read, request: commands.solve(read, request).result, case, json, out, set_, quiet)
+    def work(read: Case, request: Request) -> dict[str, Any]:
+        if adapt is None:
+            from fem_dnn import commands
+
+            return commands.solve(read, request).result
+        from fem_dnn import adaptivity
+
+        return adaptivity.solve_adaptively(read, adapt, request).run.result
+
+    _run(work, case, json, out, set_, quiet)
 
 
 @app.command()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fem_dnn.activations import Activation
 from fem_dnn.assembly import (
@@ -21,10 +22,18 @@ from fem_dnn.assembly import (
     local_samples,
 )
 from fem_dnn.case import require_given_controls, require_learning_problem
+from fem_dnn.error_estimate import ErrorEstimate, estimate_error
 from fem_dnn.nested import solve_nested
 from fem_dnn.progress import Progress
 from fem_dnn.request import CaseLike, Request, read_any
-from fem_dnn.result_folder import draw, draw_confusion, write_failure, write_files, write_paraview
+from fem_dnn.result_folder import (
+    draw,
+    draw_confusion,
+    failure_result,
+    write_failure,
+    write_files,
+    write_paraview,
+)
 from fem_dnn.results import provenance, solution_arrays, solution_result, state_arrays
 from fem_dnn.slab import SlabFailure
 from fem_dnn.solvers import METHODS, Solution, Tolerances
@@ -32,6 +41,7 @@ from fem_dnn.solvers.history import Report
 from fem_dnn.state import solve_state
 from fem_dnn.threads import suitable_threads
 
+Array = NDArray[np.float64]
 Result = dict[str, Any]
 
 
@@ -87,11 +97,13 @@ class Run:
         model: The case made ready.
         solution: The solver's outcome; None where the state equation could not be solved.
         result: The JSON result.
+        estimate: Of the objective's discretisation error; None where the solve did not converge.
     """
 
     model: Model
     solution: Solution | None
     result: Result
+    estimate: ErrorEstimate | None = None
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
@@ -102,7 +114,8 @@ class Run:
         """
         if self.solution is None:
             raise ValueError(f"there is no solution: {self.result['reason']}")
-        return solution_arrays(self.model, self.solution.at)
+        indicators = {} if self.estimate is None else self.estimate.arrays()
+        return solution_arrays(self.model, self.solution.at) | indicators
 
 
 def solve(
@@ -129,7 +142,23 @@ def solve(
     require_learning_problem(case)
     model = assemble(case, request.comm, activation=activation, width=width)
     request.prepare_out()
+    tolerances = Tolerances(case.solver.rtol, case.solver.atol, case.solver.max_iterations)
+    run = solve_model(model, None, tolerances, request)
+    write_run(run, request)
+    return run
+
+
+def solve_model(model: Model, start: Array | None, tolerances: Tolerances, request: Request) -> Run:
+    """Solve a model's learning problem by the case's method and estimate the error (collective).
+
+    Args:
+        model: The model.
+        start: Local control vector; None: the case's guess, by nested meshes if it says so.
+        tolerances: When to stop.
+        request: Who watches, and with which PETSc options.
+    """
     assert model.problem is not None
+    case = model.case
     _announce(model, request)
     progress = Progress(request.console)
 
@@ -145,25 +174,38 @@ def solve(
             options=request.options,
         )
 
-    tolerances = Tolerances(case.solver.rtol, case.solver.atol, case.solver.max_iterations)
     try:
         with suitable_threads(model.problem):
-            if case.solver.nested:
+            if start is not None:
+                solution = method(model, start, tolerances, progress)
+            elif case.solver.nested:
                 solution = solve_nested(model, method, tolerances, progress, request.say)
             else:
                 solution = method(model, model.initial, tolerances, progress)
+            estimate = estimate_error(model, solution.at) if solution.converged else None
     except SlabFailure as failure:
+        return Run(model, None, failure_result(model, str(failure), request))
+    finally:
         progress.close()
-        return Run(model, None, write_failure(model, str(failure), request))
-    progress.close()
     result = solution_result(model, solution, request.options)
-    if request.out is not None:
-        arrays = solution_arrays(model, solution.at)
-        write_files(request, result, arrays, "solution.npz")
-        draw(model, request, arrays, result["history"], result["initial_gradient_norm"])
-        draw_confusion(model, request, solution.at)
-        write_paraview(model, request, solution.at.state.ends)
-    return Run(model, solution, result)
+    if estimate is not None:
+        result["error_estimate"] = estimate.as_dict()
+    return Run(model, solution, result, estimate)
+
+
+def write_run(run: Run, request: Request) -> None:
+    """Write what `--out` asks for (collective)."""
+    if request.out is None:
+        return
+    model, solution, result = run.model, run.solution, run.result
+    if solution is None:
+        write_failure(model, result["reason"], request)
+        return
+    arrays = run.arrays
+    write_files(request, result, arrays, "solution.npz")
+    draw(model, request, arrays, result["history"], result["initial_gradient_norm"])
+    draw_confusion(model, request, solution.at)
+    write_paraview(model, request, solution.at.state.ends)
 
 
 def nodes(case: CaseLike, request: Request | None = None) -> Result:

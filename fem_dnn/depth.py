@@ -118,6 +118,11 @@ SCHEMES: dict[str, DepthScheme] = {
 """The depth schemes by name."""
 
 
+def richer(scheme: DepthScheme) -> DepthScheme:
+    """The discontinuous Galerkin scheme of the next degree: what a scheme's error is seen with."""
+    return _dg(scheme.levels)
+
+
 @dataclass(frozen=True, eq=False)
 class DepthLevels:
     """The scheme placed on the slabs of a depth mesh.

@@ -6,13 +6,14 @@ mistake in the data is one error everywhere.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fem_dnn import datasets
-from fem_dnn.case import Case, field_array, functions_array, load_array
+from fem_dnn.case import Case, field_array, functions_array, is_array, load_array
 from fem_dnn.case.arrays import Shapes
 from fem_dnn.case.relations import MAX_CLASSES, output_offsets
 from fem_dnn.case.values import split_reference
@@ -130,6 +131,80 @@ def read_ingredients(
     )
 
 
+class Prolongation(Protocol):
+    """From functions of a discretisation to the same functions on a richer one, in file order."""
+
+    def width(self, values: Array, axis: int = -1) -> Array:
+        """Nodal values along an axis."""
+
+    def depth(self, values: Array) -> Array:
+        """Values at the control levels, along the first axis."""
+
+    def controls(self, values: ControlValues) -> ControlValues:
+        """Kernel, bias and output layer."""
+
+
+def prolong_ingredients(
+    case: Case, places: Places, known: Ingredients, to: Prolongation
+) -> Ingredients:
+    """A case's ingredients on a richer discretisation: functions anew, arrays prolonged.
+
+    Args:
+        case: The case.
+        places: The richer discretisation's.
+        known: The ingredients of the case's own discretisation.
+        to: Takes arrays from there to `places`.
+    """
+    data, network, train, test = case.data, case.network, known.train, None
+    if data.dataset is not None:
+        assert known.dataset is not None
+        scaling = known.dataset.scaling
+        embedded = datasets.prepare(case, places.nodes, places.weights, places.bounds, scaling)
+        train = Samples(embedded.train, embedded.train_targets, train.features)
+        if embedded.test is not None and known.test is not None:
+            test = Samples(embedded.test, embedded.test_targets, known.test.features)
+    else:
+        assert data.inputs is not None
+        inputs, targets = to.width(train.inputs), train.targets
+        if not is_array(data.inputs):
+            inputs = functions_array(case, "data.inputs", data.inputs, x=places.nodes)
+        if targets is not None and case.loss.kind == "l2":
+            array = is_array(data.targets)
+            targets = to.width(targets) if array else _given_targets(case, places, len(inputs))
+        train = Samples(inputs, targets)
+    outputs = known.outputs
+    if outputs is not None:
+        anew = not is_array(case.loss.outputs)
+        outputs = _output_layer(case, places, train)[0] if anew else to.width(outputs)
+    tracking = known.tracking
+    if tracking is not None:
+        array = is_array(data.tracking_targets)
+        tracking = _tracking_targets(case, places, known.train if array else train)
+        if array and tracking is not None:
+            tracking = to.width(tracking)
+    kernel, bias, mask = known.kernel, known.bias, known.mask
+    if kernel is not None:
+        everywhere = to.width(to.width(kernel), axis=1)
+        kernel = to.depth(everywhere) if is_array(network.kernel) else _given_kernel(case, places)
+    if bias is not None:
+        bias = to.depth(to.width(bias)) if is_array(network.bias) else _given_bias(case, places)
+    if mask is not None:
+        # A polynomial through zeros and ones is neither between the nodes.
+        rounded = np.round(to.width(to.width(mask), axis=0))
+        mask = rounded if is_array(network.kernel_mask) else _mask(case, places)
+    return replace(
+        known,
+        train=train,
+        test=test,
+        tracking=tracking,
+        kernel=kernel,
+        bias=bias,
+        mask=mask,
+        outputs=outputs,
+        initial=None if known.initial is None else to.controls(known.initial),
+    )
+
+
 def _given_samples(case: Case, places: Places) -> Samples:
     assert case.data.inputs is not None
     inputs = functions_array(case, "data.inputs", case.data.inputs, x=places.nodes)
@@ -240,11 +315,12 @@ def _tracking_targets(case: Case, places: Places, train: Samples) -> Array | Non
             raise case.error(key, "is missing, and so are data.targets", "one of them")
         return train.targets[None]
     if isinstance(entries, str):
-        shape = (levels.layers + 1, samples, nodes)
+        known = np.array(case.mesh.depth.slab_ends)
+        shape = (len(known), samples, nodes)
         shapes: Shapes = {("layers + 1", "samples", "nodes"): shape}
         ends = load_array(entries, case.folder, key, shapes, file=case.file)
-        fraction = np.tile(levels.scheme.tracking_points, levels.layers)[:, None, None]
-        slab = np.repeat(np.arange(levels.layers), len(levels.scheme.tracking_points))
+        slab = np.searchsorted(known, levels.tracking_t) - 1
+        fraction = ((levels.tracking_t - known[slab]) / np.diff(known)[slab])[:, None, None]
         return (1 - fraction) * ends[slab] + fraction * ends[slab + 1]
     if len(entries) != samples:
         raise case.error(key, f"has {len(entries)} entries", f"{samples}, one per sample")

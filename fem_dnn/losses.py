@@ -55,6 +55,8 @@ class LossPoint(Protocol):
         values: ell_s, shape (samples,), the same on every rank.
         terminal: p_s(T) = grad ell_s(f_s(T)), shape (n_local, samples).
         outputs: z, shape (K, samples), the same on every rank; None without an output layer.
+        density: Values at this rank's nodes, shape (n_local, samples), that say where ell_s comes
+            from: the integrand of l2; grad ell_s f_s for the losses of outputs.
         functions, offsets: Derivatives per sample weight of sum_s w_s ell_s by W and m, shapes
             (K, n_local) and (K,); None for losses without output layer.
     """
@@ -67,6 +69,9 @@ class LossPoint(Protocol):
 
     @property
     def outputs(self) -> Array | None: ...
+
+    @property
+    def density(self) -> Array: ...
 
     @property
     def functions(self) -> Array | None: ...
@@ -93,6 +98,12 @@ class _L2Point:
     outputs: None = None
     functions: None = None
     offsets: None = None
+
+    @property
+    def density(self) -> Array:
+        if self.weight == 0:
+            return np.zeros_like(self.terminal)
+        return 0.5 / self.weight * self.terminal**2
 
     def tangent(self, df: Array, layer: OutputLayer | None) -> LossTangent:
         return LossTangent(self.weight * df)
@@ -163,6 +174,10 @@ class _OutputPoint:
     @property
     def terminal(self) -> Array:
         return self.layer.functions.T @ self.gradient
+
+    @property
+    def density(self) -> Array:
+        return self.terminal * self.f
 
     @property
     def functions(self) -> Array:

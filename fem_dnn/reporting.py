@@ -84,6 +84,8 @@ def summary(result: dict[str, Any]) -> str:
     if "objective" in result:
         parts = f"loss {result['loss']:.10g}, regularization {result['regularization']:.10g}"
         lines.append(f"objective {result['objective']:.12g} ({parts})")
+    if "error_estimate" in result:
+        lines += _estimate(result["error_estimate"])
     for name in ("accuracy", "train_accuracy", "test_accuracy"):
         if name in result:
             lines.append(f"{name.replace('_', ' ')} {result[name]:.2%}")
@@ -107,6 +109,14 @@ def checks_table(result: dict[str, Any]) -> Table:
         numbers = ("" if n is None else f"{n:.4g}" for n in (each["value"], each["bound"]))
         table.add_row(each["name"], words[each["holds"]], *numbers, escape(each["explanation"]))
     return table
+
+
+def _estimate(estimate: dict[str, Any]) -> list[str]:
+    """The estimated discretisation error, and what it leaves out."""
+    parts = {name: estimate[name] for name in ("depth", "width") if estimate[name] is not None}
+    words = ", ".join(f"{value:.2e} in {name}" for name, value in parts.items())
+    lines = [f"estimated discretisation error of the objective: {words}"] if words else []
+    return lines + [f"note: {note}" for note in estimate["notes"]]
 
 
 def nodes_table(result: dict[str, Any]) -> str:

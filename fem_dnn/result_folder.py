@@ -34,9 +34,14 @@ def write_files(
     on_root(request.comm, write)
 
 
+def failure_result(model: Model, reason: str, request: Request) -> dict[str, Any]:
+    """The result where there is no state: the reason alone."""
+    return {"converged": False, "reason": reason, **provenance(model, request.options)}
+
+
 def write_failure(model: Model, reason: str, request: Request) -> dict[str, Any]:
-    """The result where there is no state: the reason alone; an older run's arrays are removed."""
-    result = {"converged": False, "reason": reason, **provenance(model, request.options)}
+    """Write and return the result where there is no state; an older run's arrays are removed."""
+    result = failure_result(model, reason, request)
     out = request.out
     if out is not None:
         on_root(request.comm, lambda: (out / "solution.npz").unlink(missing_ok=True))

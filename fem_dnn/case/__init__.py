@@ -3,7 +3,7 @@
 Importing this is quick: neither dolfinx nor PETSc is needed to check a case.
 """
 
-from fem_dnn.case.arrays import field_array, functions_array, load_array
+from fem_dnn.case.arrays import field_array, functions_array, is_array, load_array
 from fem_dnn.case.reading import read_case, read_case_collectively
 from fem_dnn.case.relations import require_given_controls, require_learning_problem
 from fem_dnn.case.schema import Case
@@ -13,6 +13,7 @@ __all__ = [
     "Case",
     "field_array",
     "functions_array",
+    "is_array",
     "load_array",
     "read_case",
     "read_case_collectively",

@@ -24,6 +24,11 @@ Shapes = Mapping[tuple[str, ...], tuple[int | None, ...]]
 """Meanings of the axes -> their lengths, None where any will do; one entry per allowed shape."""
 
 
+def is_array(entries: object) -> bool:
+    """Whether a key's value names an array in a file."""
+    return isinstance(entries, str) and split_reference(entries) is not None
+
+
 def load_array(
     reference: str, folder: Path, key: str, shapes: Shapes | None = None, *, file: str | None = None
 ) -> Array:

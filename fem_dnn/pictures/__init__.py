@@ -16,6 +16,7 @@ import numpy as np
 from fem_dnn.pictures.bounds import bounds_along_depth
 from fem_dnn.pictures.fields import adjoint_state, bias_field, compared_functions, hidden_state
 from fem_dnn.pictures.kernels import kernel_slices
+from fem_dnn.pictures.meshes import graded_mesh
 from fem_dnn.pictures.methods import compared_methods
 from fem_dnn.pictures.samples import decision_regions, principal_components, trajectories
 from fem_dnn.pictures.style import save
@@ -30,6 +31,7 @@ __all__ = [
     "confusion",
     "convergence",
     "decision_regions",
+    "graded_mesh",
     "hidden_state",
     "kernel_slices",
     "principal_components",
