@@ -86,6 +86,7 @@ class ControlSpace:
         self.space = space
         self.levels = levels
         self.outputs = outputs
+        self._mask_in_file_order = mask
         n, N, count = space.n_local, space.n_nodes, levels.count
         self.mask = local_mask(space, mask) if kernel and mask is not None else None
         """Where the kernel may differ from 0, [y, x], (n_nodes, n_local); None: everywhere."""
@@ -105,6 +106,17 @@ class ControlSpace:
         self.has_kernel, self.has_bias = kernel, bias
         self.n_local = int(ends[-1])
         self.n_global = int(space.sum(np.array(self.n_local)))
+
+    def on(self, levels: DepthLevels) -> ControlSpace:
+        """The same controls on other depth levels."""
+        return ControlSpace(
+            self.space,
+            levels,
+            kernel=self.has_kernel,
+            bias=self.has_bias,
+            outputs=self.outputs,
+            mask=self._mask_in_file_order,
+        )
 
     @cached_property
     def bias_scale(self) -> Array:

@@ -8,11 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fem_dnn.assembly import Model, local_samples
-from fem_dnn.controls import ControlSpace
+from fem_dnn.controls import ControlParts
 from fem_dnn.depth import DepthLevels, lagrange_basis
 from fem_dnn.nonlocal_operator import NonlocalOperator
 from fem_dnn.problem import Linearisation
-from fem_dnn.regularization import Regularization
 from fem_dnn.slab import combine
 from fem_dnn.state import LayerWeights, Network, StateTrajectory, solve_state
 
@@ -161,7 +160,7 @@ class Subject:
     def refined(self) -> Subject:
         """The same controls, as functions of depth, on slabs of half the thickness, solved.
 
-        The controls are the polynomials through a slab's levels; J keeps its regularisation.
+        The controls are the polynomials through a slab's levels.
 
         Raises:
             SlabFailure: The state equation cannot be solved there.
@@ -194,23 +193,29 @@ class Subject:
         if tracking is not None and len(tracking.targets) > 1:
             matrix = _in_halves(scheme.tracking_points)
             tracking = replace(tracking, targets=carry(tracking.targets, matrix))
-        nothing = ControlSpace(space, finer, kernel=False, bias=False)
-        frozen = replace(
+        controls = problem.controls.on(finer)
+        # Given weights in R are a constant, and carried over as such.
+        here = replace(
             problem,
             network=network,
-            controls=nothing,
-            # H asks for lambda_a and lambda_b; nothing is trained, so J sees what is given only.
-            regularization=Regularization(
-                nothing,
-                problem.regularization.kernel,
-                problem.regularization.bias,
-                given=self.at.regularization,
-            ),
+            controls=controls,
+            regularization=replace(problem.regularization, controls=controls),
             tracking=tracking,
-            given=weights,
-            given_outputs=self.at.output_layer,
+            given=LayerWeights(
+                None if controls.has_kernel else operator, None if controls.has_bias else bias
+            ),
         )
-        at = frozen.linearise(np.zeros(nothing.n_local))
+        layer = self.at.output_layer
+        root = space.sqrt_weights[space.owned]
+        control = controls.join(
+            ControlParts(
+                None if operator is None else operator.coefficients,
+                None if bias is None else bias[:, :, 0] * controls.bias_scale,
+                None if layer is None else layer.functions * root,
+                None if layer is None else layer.offsets,
+            )
+        )
+        at = here.linearise(control)
         return replace(self, network=network, weights=weights, state=at.state, at=at, initial=None)
 
 
