@@ -182,7 +182,9 @@ def solve_model(model: Model, start: Array | None, tolerances: Tolerances, reque
                 solution = solve_nested(model, method, tolerances, progress, request.say)
             else:
                 solution = method(model, model.initial, tolerances, progress)
-            estimate = estimate_error(model, solution.at) if solution.converged else None
+            estimate = None
+            if solution.converged:
+                estimate = estimate_error(model, solution.at, sweeps=solution.sweeps)
     except SlabFailure as failure:
         return Run(model, None, failure_result(model, str(failure), request))
     finally:

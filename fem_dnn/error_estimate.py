@@ -36,7 +36,7 @@ from fem_dnn.case import is_array
 from fem_dnn.enrichment import Enrichment
 from fem_dnn.error_shares import shares
 from fem_dnn.errors import FemDnnError
-from fem_dnn.problem import Linearisation
+from fem_dnn.problem import LearningProblem, Linearisation
 from fem_dnn.riesz import RieszMap
 from fem_dnn.width import width_element
 
@@ -49,7 +49,14 @@ MAX_STEPS = 3
 """Newton steps to the better control."""
 
 MAX_PRODUCTS = 20
-"""Hessian products, two sweeps each, that they may take together; smooth problems need few."""
+"""Hessian products that they may take together; smooth problems need few."""
+
+MIN_PRODUCTS = 3
+SHARE = 0.1
+"""Of the solve's operations, that each direction of the estimate may take."""
+
+FREE = 2e10
+"""Operations that it may take in any case: a second or two."""
 
 NEGLIGIBLE = 0.05
 """Part of the estimate below which a further gain no longer matters."""
@@ -97,15 +104,19 @@ class ErrorEstimate:
         return {name: values for name, values in indicators.items() if values is not None}
 
 
-def estimate_error(model: Model, at: Linearisation) -> ErrorEstimate:
+def estimate_error(
+    model: Model, at: Linearisation, *, sweeps: float | None = None
+) -> ErrorEstimate:
     """Estimate the objective's discretisation error at a minimiser (collective).
 
     Args:
         model: The model that was solved.
         at: Its learning problem linearised at the minimiser.
+        sweeps: What the solve took: the estimate shall cost little against it. None: whatever
+            `MAX_PRODUCTS` allows.
     """
-    depth = _direction("depth", model, at, enrichment.in_depth)
-    width = _direction("width", model, at, enrichment.in_width)
+    depth = _direction("depth", model, at, enrichment.in_depth, sweeps)
+    width = _direction("width", model, at, enrichment.in_width, sweeps)
     case, notes = model.case, [part.note for part in (depth, width) if part.note is not None]
     arrays = {
         "inputs": case.data.inputs,
@@ -141,7 +152,11 @@ class _Part:
 
 
 def _direction(
-    name: str, model: Model, at: Linearisation, enrich: Callable[[Model], Enrichment]
+    name: str,
+    model: Model,
+    at: Linearisation,
+    enrich: Callable[[Model], Enrichment],
+    sweeps: float | None,
 ) -> _Part:
     try:
         needed = _richer_memory(name, model)
@@ -153,7 +168,13 @@ def _direction(
         assert problem is not None
         values = richer.lift.controls(at.problem.controls.values(at.control))
         prolonged = problem.linearise(problem.controls.coordinates(values))
-        better, enough = improve(prolonged, at.objective)
+        products = MAX_PRODUCTS
+        if sweeps is not None:
+            allowed = max(FREE, SHARE * sweeps * operations(at.problem))
+            products = int(allowed / (4 * operations(problem)))
+        better, enough = improve(
+            prolonged, at.objective, min(max(products, MIN_PRODUCTS), MAX_PRODUCTS)
+        )
         found = shares(richer, at, prolonged, better)
     except FemDnnError as failure:
         # No element of the next degree, or a slab that cannot be solved: alike on all ranks.
@@ -161,23 +182,38 @@ def _direction(
     note: str | None = None
     if not enough:
         note = (
-            f"the mesh is coarse for an estimate in {name}: it stopped before the better control "
-            "was found, and is too low"
+            f"the estimate in {name} stopped before the better control was found, and is too low: "
+            "the mesh is coarse for it, or it would have cost too much"
         )
     return _Part(at.objective - better.objective, found, note)
 
 
-def improve(at: Linearisation, reference: float) -> tuple[Linearisation, bool]:
+IMPLICIT = 6
+"""Applications of the nonlocal operator per level that an implicit slab takes."""
+
+
+def operations(problem: LearningProblem) -> float:
+    """Floating-point operations of one sweep: three matrix products per level and node."""
+    network = problem.network
+    levels, nodes = network.levels, network.space.n_nodes
+    repeated = 1 if levels.scheme.explicit else IMPLICIT
+    return 3.0 * nodes**2 * problem.inputs.shape[1] * levels.count * repeated
+
+
+def improve(
+    at: Linearisation, reference: float, products: int = MAX_PRODUCTS
+) -> tuple[Linearisation, bool]:
     """A better control by Newton steps, as good as the estimate needs it.
 
     Args:
         at: Where to start.
         reference: The objective whose error is sought.
+        products: At most so many Hessian products.
 
     Returns:
         The better point, and whether what is still to be gained is negligible.
     """
-    left = MAX_PRODUCTS
+    left = products
     for _ in range(MAX_STEPS):
         step, predicted, used, enough = newton_step(at, reference, left)
         left -= used
