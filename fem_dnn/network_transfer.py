@@ -19,7 +19,7 @@ from fem_dnn.depth import SCHEMES, DepthLevels
 from fem_dnn.depth_projection import depth_projection
 from fem_dnn.errors import BadInput
 from fem_dnn.mesh import MeshArrays
-from fem_dnn.prediction import read_trained, require_trained_activation
+from fem_dnn.prediction import NETWORK_ARRAYS, read_trained, require_trained_activation
 from fem_dnn.problem import Linearisation
 from fem_dnn.request import CaseLike, Request, read_any
 from fem_dnn.result_folder import draw, draw_confusion, write_failure, write_files, write_paraview
@@ -28,6 +28,10 @@ from fem_dnn.slab import SlabFailure
 from fem_dnn.width_projection import StoredWidth, WidthNodes, width_projection
 
 OLDER = "a result that this version wrote: solve again with --out"
+
+
+TRANSFERRED = (*NETWORK_ARRAYS, "node_weights", "control_weights")
+"""What it takes to run a network elsewhere."""
 
 
 def transfer(
@@ -55,7 +59,7 @@ def transfer(
     request, result_dir = request or Request(), Path(result_dir)
     case = read_any(case, request)
     require_learning_problem(case)
-    trained = on_root(request.comm, lambda: read_trained(result_dir))
+    trained = on_root(request.comm, lambda: read_trained(result_dir, TRANSFERRED))
     _require_same_network(case, trained, result_dir)
     model = assemble(case, request.comm, scaling=trained.get("scaling"))
     problem = model.problem

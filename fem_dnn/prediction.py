@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,8 @@ from fem_dnn.results import provenance
 from fem_dnn.slab import SlabFailure
 from fem_dnn.state import LayerWeights, solve_state
 
-NETWORK_ARRAYS = ("x", "node_weights", "t", "control_t", "control_weights", "kernel", "bias")
-"""What every result file holds of a network."""
+NETWORK_ARRAYS = ("x", "t", "control_t", "kernel", "bias")
+"""What it takes to run a network where it was trained."""
 
 DISCRETISATION_ARRAYS = (
     *("mesh_cell", "mesh_points", "mesh_cells", "mesh_degree"),
@@ -79,22 +79,26 @@ def predict(
     return result
 
 
-def read_trained(result_dir: Path) -> dict[str, Any]:
-    """The arrays of a result folder that make up a network."""
+def read_trained(result_dir: Path, names: Sequence[str] = NETWORK_ARRAYS) -> dict[str, Any]:
+    """The arrays of a result folder that make up a network.
+
+    Args:
+        result_dir: The folder.
+        names: Arrays that have to be there.
+    """
     path = result_dir / "solution.npz"
     trained: dict[str, Any] = {
-        name: load_array(f"solution.npz:{name}", result_dir, "RESULT_DIR")
-        for name in NETWORK_ARRAYS
+        name: load_array(f"solution.npz:{name}", result_dir, "RESULT_DIR") for name in names
     }
     with np.load(path, allow_pickle=False) as arrays:
-        names = set(arrays.files)
-        if "made_by" in names:
+        known = set(arrays.files)
+        if "made_by" in known:
             trained["case"] = json.loads(str(arrays["made_by"]))["case"]
-        if names >= {"outputs", "offsets"}:
+        if known >= {"outputs", "offsets"}:
             trained |= {"outputs": arrays["outputs"], "offsets": arrays["offsets"]}
-        if names >= set(DISCRETISATION_ARRAYS):
+        if known >= set(DISCRETISATION_ARRAYS):
             trained["discretisation"] = {name: arrays[name] for name in DISCRETISATION_ARRAYS}
-        if "feature_shift" in names:
+        if "feature_shift" in known:
             trained["scaling"] = Scaling.from_arrays(arrays)
     return trained
 
