@@ -125,7 +125,7 @@ def test_picture_shows_gap_and_gradient_against_work_and_time():
             for k, J in enumerate(objectives)
         ]
 
-    figure = pictures.comparison(
+    figure = pictures.compared_methods(
         {"newton": history(5.0, 3.0), "sweep": history(5.0, 4.0, 3.5)}, target=0.5
     )
     panels = figure.axes
@@ -136,4 +136,4 @@ def test_picture_shows_gap_and_gradient_against_work_and_time():
     assert panels[2].get_xlabel().startswith("work") and panels[3].get_xlabel().startswith("time")
     assert any(line.get_ydata()[0] == 0.5 for line in panels[2].lines)
     with pytest.raises(ValueError, match="no history"):
-        pictures.comparison({})
+        pictures.compared_methods({})
