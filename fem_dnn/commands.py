@@ -44,6 +44,9 @@ from fem_dnn.threads import suitable_threads
 Array = NDArray[np.float64]
 Result = dict[str, Any]
 
+WORTH_SAYING = 2.0
+"""Seconds of a solve from which on the error estimate, a part of that, is announced."""
+
 
 def forward(case: CaseLike, request: Request | None = None) -> Result:
     """Solve the forward problem for given controls (collective)."""
@@ -184,6 +187,9 @@ def solve_model(model: Model, start: Array | None, tolerances: Tolerances, reque
                 solution = method(model, model.initial, tolerances, progress)
             estimate = None
             if solution.converged:
+                progress.close()
+                if solution.seconds > WORTH_SAYING:
+                    request.say("estimating the discretisation error of the objective")
                 estimate = estimate_error(model, solution.at, sweeps=solution.sweeps)
     except SlabFailure as failure:
         return Run(model, None, failure_result(model, str(failure), request))
