@@ -182,8 +182,8 @@ def _direction(
     note: str | None = None
     if not enough:
         note = (
-            f"the estimate in {name} stopped before the better control was found, and is too low: "
-            "the mesh is coarse for it, or it would have cost too much"
+            f"the estimate in {name} stopped before the better control was found, so its signed "
+            "value is only a lower bound: the mesh is coarse for it, or more would cost too much"
         )
     return _Part(at.objective - better.objective, found, note)
 

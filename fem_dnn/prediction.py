@@ -14,6 +14,7 @@ from fem_dnn.assembly import OVERFLOW, Model, assemble, local_samples, predicted
 from fem_dnn.case import Case, load_array
 from fem_dnn.collective import on_root
 from fem_dnn.datasets import Scaling
+from fem_dnn.errors import BadInput
 from fem_dnn.losses import OutputLayer
 from fem_dnn.nonlocal_operator import NonlocalOperator, kernel_coefficients
 from fem_dnn.request import CaseLike, Request, read_any
@@ -87,6 +88,9 @@ def read_trained(result_dir: Path, names: Sequence[str] = NETWORK_ARRAYS) -> dic
         names: Arrays that have to be there.
     """
     path = result_dir / "solution.npz"
+    if not path.is_file():
+        wrong = f"{path} cannot be read (no such file)"
+        raise BadInput(None, "RESULT_DIR", wrong, "a folder that `fem-dnn solve --out` has written")
     trained: dict[str, Any] = {
         name: load_array(f"solution.npz:{name}", result_dir, "RESULT_DIR") for name in names
     }

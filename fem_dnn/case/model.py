@@ -145,7 +145,8 @@ class Regularization(Section):
     bias_depth: NonNegative = 0.0
     """γ_b: on the depth derivative of the bias."""
     kernel_width: NonNegative = 0.0
-    """η_a: on the width gradient of the kernel."""
+    """η_a: on the width gradient of the kernel. A masked kernel counts as 0 where it is masked: it
+    pays for the jump there."""
     bias_width: NonNegative = 0.0
     """η_b: on the width gradient of the bias."""
     outputs: NonNegative = 1e-2

@@ -128,7 +128,8 @@ def _lowest(
         eps.setOperators(petsc.linearise_hessian(at))
         eps.setProblemType(SLEPc.EPS.ProblemType.HEP)
         eps.setWhichEigenpairs(SLEPc.EPS.Which.SMALLEST_REAL)
-        if petsc.riesz is not None:
+        # Davidson's basis has to be smaller than the space; there Lanczos needs no help.
+        if petsc.riesz is not None and controls.n_global > 2 * DAVIDSON["basis"]:
             _precondition(eps, petsc.riesz, vector)
             length, max_restarts = DAVIDSON["basis"], DAVIDSON["steps_per_restart"] * max_restarts
         eps.setDimensions(nev=1, ncv=min(length, controls.n_global))

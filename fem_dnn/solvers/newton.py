@@ -20,7 +20,7 @@ from fem_dnn.problem import LearningProblem, Linearisation
 from fem_dnn.slab import SlabFailure
 from fem_dnn.solvers.descent import Descent, solve_by
 from fem_dnn.solvers.history import Accuracy, Report
-from fem_dnn.solvers.petsc import PREFIX, original_errors
+from fem_dnn.solvers.petsc import PREFIX, original_errors, read_options
 from fem_dnn.solvers.solution import Solution, Tolerances
 
 Array = NDArray[np.float64]
@@ -157,7 +157,8 @@ def _descend(descent: Descent) -> tuple[Linearisation, str]:
             # PETSc measures the first step by |z| = 0 here; it shall be as long as elsewhere.
             length = petsc.problem.controls.norm(descent.start.control)
             descent.options.suggest("snes_tr_delta0", DELTA_0 * (length or 1.0))
-        snes.setFromOptions()
+        with read_options():
+            snes.setFromOptions()
         descent.options.require_read()
         if descent.start.gradient_norm <= target:
             return descent.outcome(descent.start, "")

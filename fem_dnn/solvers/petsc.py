@@ -276,6 +276,24 @@ def inserted_options(
 
 
 @contextmanager
+def read_options() -> Iterator[None]:
+    """Where a PETSc object reads its options: a value that it refuses is the user's mistake.
+
+    Raises:
+        BadInput: PETSc does not take a value.
+    """
+    try:
+        yield
+    except PETSc.Error as problem:
+        raise BadInput(
+            None,
+            "PETSc options",
+            f"have a value that PETSc refuses (its error {problem.ierr})",
+            "values as in PETSc's manual, such as -ksp_max_it 50 or -snes_type newtonls",
+        ) from None
+
+
+@contextmanager
 def original_errors() -> Iterator[None]:
     """Let errors raised in callbacks (an interruption, say) out as they are.
 

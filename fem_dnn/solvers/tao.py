@@ -7,7 +7,7 @@ from petsc4py import PETSc
 from fem_dnn.problem import Linearisation
 from fem_dnn.slab import SlabFailure
 from fem_dnn.solvers.descent import Descent
-from fem_dnn.solvers.petsc import PREFIX, PetscProblem, original_errors
+from fem_dnn.solvers.petsc import PREFIX, PetscProblem, original_errors, read_options
 
 DEFAULTS: dict[str, object] = {
     "tao_grtol": 0.0,  # a type brings its own tolerance on |g|/|J|, whatever was set before
@@ -126,7 +126,8 @@ def descend_by_tao(descent: Descent, *, hessian: bool) -> tuple[Linearisation, s
         tao.setMaximumIterations(limit)
         tao.setMonitor(monitor)
         tao.setSolution(x)
-        tao.setFromOptions()
+        with read_options():
+            tao.setFromOptions()
         if petsc.riesz is not None:
             tao.setConvergenceTest(l2_convergence)  # now: choosing the type resets the test
         descent.options.require_read()
