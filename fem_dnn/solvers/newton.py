@@ -5,6 +5,12 @@ trust region (`newtontr`) whose model is minimised by conjugate gradients trunca
 boundary and at negative curvature (`stcg`; Steihaug, SIAM J. Numer. Anal. 20, 1983). The
 relative accuracy of the linear solves falls with the gradient, so that the last steps converge
 quadratically (Dembo, Eisenstat & Steihaug, SIAM J. Numer. Anal. 19, 1982).
+
+Where the controls have bounds, PETSc TAO's `bntr` does the same on an active set: controls close to
+a bound that the gradient pushes them to (Bertsekas, SIAM J. Control Optim. 20, 1982) go there, the
+others take the truncated Newton step of the Hessian on them, projected onto the box. Once the
+active set is the solution's this is Newton's method on the free controls. SNES's `vinewtonrsls`
+would find critical points of any kind: it looks at the residual, not at the objective.
 """
 
 from __future__ import annotations
@@ -18,6 +24,7 @@ from petsc4py import PETSc
 
 from fem_dnn.problem import LearningProblem, Linearisation
 from fem_dnn.slab import SlabFailure
+from fem_dnn.solvers import tao
 from fem_dnn.solvers.descent import Descent, solve_by
 from fem_dnn.solvers.history import Accuracy, Report
 from fem_dnn.solvers.petsc import PREFIX, original_errors
@@ -34,8 +41,13 @@ DEFAULTS: dict[str, object] = {
     "snes_max_linear_solve_fail": 1_000_000,
 }
 
-FORCING = 0.1
-"""Largest relative accuracy asked of a linear solve."""
+WITHIN_BOUNDS: dict[str, object] = {
+    "tao_type": "bntr",
+    "ksp_type": "stcg",
+    "ksp_max_it": 1000,
+    "pc_type": "none",
+    **tao.DEFAULTS,
+}
 
 DELTA_0 = 0.2
 """First radius of the trust region, relative to the start (PETSc's default)."""
@@ -81,7 +93,7 @@ def solve_newton(
     accuracy: Accuracy | None = None,
     options: Mapping[str, object] | None = None,
 ) -> Solution:
-    """Solve the learning problem by trust-region Newton-CG.
+    """Solve the learning problem by trust-region Newton-CG, within the controls' bounds.
 
     Args:
         problem: Learning problem.
@@ -99,9 +111,10 @@ def solve_newton(
         SlabFailure: The state equation cannot be solved at the initial guess.
         BadInput: A PETSc option that nothing reads.
     """
+    bounded = problem.controls.box is not None
     return solve_by(
-        _descend,
-        DEFAULTS,
+        _descend_within_bounds if bounded else _descend,
+        WITHIN_BOUNDS if bounded else DEFAULTS,
         problem,
         initial,
         tolerances,
@@ -109,6 +122,13 @@ def solve_newton(
         report=report,
         accuracy=accuracy,
         options=options,
+    )
+
+
+def _descend_within_bounds(descent: Descent) -> tuple[Linearisation, str]:
+    """Run TAO."""
+    return tao.descend_by_tao(
+        descent, hessian=True, otherwise="use a stronger regularization or wider bounds"
     )
 
 
@@ -124,12 +144,7 @@ def _descend(descent: Descent) -> tuple[Linearisation, str]:
         if iteration > 0:  # the start is in the history already
             history.add(petsc.at(snes.getSolution()))
         if not descent.options.given("ksp_rtol"):
-            l2_norm = petsc.at(snes.getSolution()).gradient_norm
-            relative = l2_norm / (history.iterations[0].gradient_norm or 1.0)
-            # No less accurate than quadratic convergence needs, no more than the last step needs.
-            last = 0.3 * target / l2_norm if l2_norm > target else 1.0
-            forcing = min(FORCING, max(relative, last))
-            snes.getKSP().setTolerances(rtol=forcing)
+            snes.getKSP().setTolerances(rtol=descent.forcing(petsc.at(snes.getSolution())))
 
     def l2_convergence(snes: PETSc.SNES, iteration: int, _norms: object) -> int:
         """As PETSc's own test, with the L2 norm of the gradient in place of |T' gradient|."""
