@@ -41,13 +41,10 @@ DEFAULTS: dict[str, object] = {
     "snes_max_linear_solve_fail": 1_000_000,
 }
 
-WITHIN_BOUNDS: dict[str, object] = {
-    "tao_type": "bntr",
-    "ksp_type": "stcg",
-    "ksp_max_it": 1000,
-    "pc_type": "none",
-    **tao.DEFAULTS,
-}
+WITHIN_BOUNDS: dict[str, object] = {"tao_type": "bntr", **tao.DEFAULTS}
+"""With TAO's own preconditioner, BFGS: without it, where Tikhonov weights differ between controls,
+the trust region is the wrong one and steps stay small. Options of the linear solver are called
+tao_bnk_ksp_... here."""
 
 DELTA_0 = 0.2
 """First radius of the trust region, relative to the start (PETSc's default)."""
@@ -102,7 +99,8 @@ def solve_newton(
         escape: Look at the curvature where the gradient vanishes, and leave saddles.
         report: Called with every iteration on all ranks.
         accuracy: Training accuracy for the history.
-        options: PETSc options without prefix, e.g. {"snes_monitor": None, "ksp_max_it": 50}.
+        options: PETSc options without prefix, e.g. {"snes_monitor": None, "ksp_max_it": 50}; with
+            bounds {"tao_monitor": None, "tao_bnk_ksp_max_it": 50}.
 
     Returns:
         The solution; not converged is told by its `converged` and `reason`.

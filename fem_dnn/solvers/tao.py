@@ -112,7 +112,7 @@ def descend_by_tao(
         if hessian:
             # petsc4py does not tell them; every one takes one product.
             history.linear_iterations = linear_iterations + history.hessian_solves
-            if not descent.options.given("ksp_rtol"):
+            if not any(map(descent.options.given, ("ksp_rtol", "tao_bnk_ksp_rtol"))):
                 forcing = descent.forcing(petsc.at(tao.getSolution()))
                 tao.getKSP().setTolerances(rtol=forcing)
         if tao.getIterationNumber() > 0:  # the start is in the history already
