@@ -27,8 +27,8 @@ def stationarity(subject: Subject, tolerances: Tolerances) -> Check:
     holds = bool(value <= bound)
     which = "projected reduced" if subject.bounded else "reduced"
     text = (
-        f"L2 norm of the {which} gradient against the case's tolerance max(solver.atol, solver.rtol "
-        f"times {start.gradient_norm:.6g}, its value at the initial guess)"
+        f"L2 norm of the {which} gradient against the case's tolerance max(solver.atol, "
+        f"solver.rtol times {start.gradient_norm:.6g}, its value at the initial guess)"
     )
     if not holds:
         text += "; this is not a critical point: what the other checks say of optima need not hold"

@@ -72,7 +72,6 @@ class Descent:
         iterations = len(self.history.iterations) - 1
         return at, text.format(gradient_norm=at.gradient_norm, iterations=iterations)
 
-
     def forcing(self, at: Linearisation) -> float:
         """The relative accuracy that a Newton step's linear solve needs at an iterate."""
         relative = at.gradient_norm / (self.history.iterations[0].gradient_norm or 1.0)

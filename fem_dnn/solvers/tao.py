@@ -30,12 +30,10 @@ REASONS = {
         "PETSc's limit of function evaluations was reached; raise -tao_max_funcs"
     ),
     _TAO.DIVERGED_LS_FAILURE: (
-        f"the line search found no decrease {_SMALL_ENOUGH}solver.rtol, else "
-        "{otherwise}"
+        f"the line search found no decrease {_SMALL_ENOUGH}solver.rtol, else {{otherwise}}"
     ),
     _TAO.DIVERGED_TR_REDUCTION: (
-        f"the trust region shrank to nothing {_SMALL_ENOUGH}solver.rtol, else "
-        "{otherwise}"
+        f"the trust region shrank to nothing {_SMALL_ENOUGH}solver.rtol, else {{otherwise}}"
     ),
     _TAO.DIVERGED_NAN: (
         "the objective is not finite; use more layers (mesh.depth.cells) or a smaller initial guess"
