@@ -6,11 +6,12 @@ boundary and at negative curvature (`stcg`; Steihaug, SIAM J. Numer. Anal. 20, 1
 relative accuracy of the linear solves falls with the gradient, so that the last steps converge
 quadratically (Dembo, Eisenstat & Steihaug, SIAM J. Numer. Anal. 19, 1982).
 
-Where the controls have bounds, PETSc TAO's `bntr` does the same on an active set: controls close to
-a bound that the gradient pushes them to (Bertsekas, SIAM J. Control Optim. 20, 1982) go there, the
-others take the truncated Newton step of the Hessian on them, projected onto the box. Once the
-active set is the solution's this is Newton's method on the free controls. SNES's `vinewtonrsls`
-would find critical points of any kind: it looks at the residual, not at the objective.
+Where the controls have bounds, PETSc TAO's `tron` does the same on faces of the box: a Cauchy point
+along the projected gradient, then truncated Newton steps on the controls that are free there, with
+projected searches, until no further bound is met (Lin & More, SIAM J. Optim. 9, 1999). Once the
+active set is the solution's this is Newton's method on the free controls. TAO's `bntr` projects a
+single step and may cycle between two active sets; SNES's `vinewtonrsls` finds critical points of
+any kind, because it looks at the residual and not at the objective.
 """
 
 from __future__ import annotations
@@ -41,10 +42,7 @@ DEFAULTS: dict[str, object] = {
     "snes_max_linear_solve_fail": 1_000_000,
 }
 
-WITHIN_BOUNDS: dict[str, object] = {"tao_type": "bntr", **tao.DEFAULTS}
-"""With TAO's own preconditioner, BFGS: without it, where Tikhonov weights differ between controls,
-the trust region is the wrong one and steps stay small. Options of the linear solver are called
-tao_bnk_ksp_... here."""
+WITHIN_BOUNDS: dict[str, object] = {"tao_type": "tron", "ksp_max_it": 1000, **tao.DEFAULTS}
 
 DELTA_0 = 0.2
 """First radius of the trust region, relative to the start (PETSc's default)."""
@@ -100,7 +98,7 @@ def solve_newton(
         report: Called with every iteration on all ranks.
         accuracy: Training accuracy for the history.
         options: PETSc options without prefix, e.g. {"snes_monitor": None, "ksp_max_it": 50}; with
-            bounds {"tao_monitor": None, "tao_bnk_ksp_max_it": 50}.
+            bounds {"tao_monitor": None, "ksp_max_it": 50}.
 
     Returns:
         The solution; not converged is told by its `converged` and `reason`.
