@@ -127,6 +127,7 @@ class ControlSpace:
             bias=self.has_bias,
             outputs=self.outputs,
             mask=self._mask_in_file_order,
+            bounds=self.bounded,
         )
 
     @cached_property
