@@ -17,7 +17,9 @@ from helpers import (
 from mpi4py import MPI
 from scipy.optimize import brentq
 
+import fem_dnn
 from fem_dnn.active_set import ActiveSet
+from fem_dnn.comparison import compare
 from fem_dnn.errors import BadInput
 from fem_dnn.solvers import ALL_METHODS, METHODS, Tolerances, solve_newton, solve_tao_newton
 
@@ -172,3 +174,31 @@ def test_types_that_know_no_bounds_are_refused() -> None:
     problem, start = problem_and_start()
     with pytest.raises(BadInput, match=r"bounds: TAO's ntr knows no bounds; allowed: bntr"):
         solve_tao_newton(problem, start, tao_type="ntr")
+
+
+CASE = {
+    "mesh": {
+        "width": {"shape": "interval", "length": 1.0, "cells": 4},
+        "depth": {"length": 1.0, "cells": 4},
+    },
+    "network": {"depth_scheme": "resnet"},
+    "data": {"inputs": ["sin(3*x[0])"], "targets": ["x[0] - 0.5"]},
+    "bounds": {"kernel": [-0.5, 0.5], "bias": [-0.2, np.inf]},
+}
+
+
+def test_a_bounded_case_from_tables_to_the_result() -> None:
+    nested = {**CASE, "solver": {"nested": 1, "initial": {"kind": "constant", "bias": -1.0}}}
+    for case in (CASE, nested):
+        result = fem_dnn.solve(case).result
+        assert result["converged"], result["reason"]
+        assert 0 < result["active_fraction"]["kernel"] < 1
+        assert set(result["active_fraction"]) == {"kernel", "bias"}
+        # In the unit of the gradient's density: |Y| T = 1 here.
+        assert 0 <= result["complementarity"] < 100 * result["gradient_norm"] + 1e-14
+    assert "the initial guess was projected onto the bounds" in result["reason"]
+
+
+def test_comparison_refuses_types_that_know_no_bounds() -> None:
+    with pytest.raises(BadInput, match=r"--methods: nls knows no bounds, the case has some"):
+        compare(CASE, methods=["newton", "nls"])
