@@ -320,6 +320,7 @@ def _problem(
         if train_outputs and ingredients.outputs is not None
         else 0,
         mask=ingredients.mask,
+        bounds={name: pair for name, pair in case.bounds if pair is not None},
     )
     layer = None
     loss: TerminalLoss

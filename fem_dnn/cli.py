@@ -276,8 +276,13 @@ def validate(case: CaseFile, set_: Overrides = None, quiet: Quiet = False) -> No
 
     read = read_case_collectively(MPI.COMM_WORLD, case, set_ or ())
     model = assemble(read, MPI.COMM_WORLD)
-    needs = {"forward": require_given_controls, "solve": require_learning_problem}
-    accepted, refused = ["predict"], []
+    needs = {
+        "forward": require_given_controls,
+        "solve": require_learning_problem,
+        "compare": require_learning_problem,
+        "transfer": require_learning_problem,
+    }
+    accepted, refused = ["check", "predict"], []
     for command, require in needs.items():
         try:
             require(read)

@@ -15,6 +15,7 @@ from fem_dnn.result_folder import write_failure, write_files
 from fem_dnn.results import provenance
 from fem_dnn.slab import SlabFailure
 from fem_dnn.solvers import ALL_METHODS, METHODS, Solution, Tolerances
+from fem_dnn.solvers.tao_newton import UNBOUNDED
 from fem_dnn.threads import suitable_threads
 
 Result = dict[str, Any]
@@ -44,9 +45,11 @@ def compare(
     case = read_any(case, request)
     require_learning_problem(case)
     model = assemble(case, request.comm)
-    request.prepare_out()
     problem = model.problem
     assert problem is not None, "required above"
+    if problem.controls.box is not None:
+        require_bounded(methods)
+    request.prepare_out()
     tolerances = Tolerances(case.solver.rtol, case.solver.atol, case.solver.max_iterations)
     outcomes: list[Result] = []
     for method in dict.fromkeys(methods):
@@ -87,6 +90,18 @@ def require_methods(methods: Sequence[str]) -> None:
             raise BadInput(
                 None, "--methods", f"{shown(method)} is not a method", ", ".join(ALL_METHODS)
             )
+
+
+def require_bounded(methods: Sequence[str]) -> None:
+    """Check that methods know bounds.
+
+    Raises:
+        BadInput: One does not.
+    """
+    for method in methods:
+        if method in UNBOUNDED:
+            known = ", ".join(name for name in ALL_METHODS if name not in UNBOUNDED)
+            raise BadInput(None, "--methods", f"{method} knows no bounds, the case has some", known)
 
 
 def _outcome(method: str, solution: Solution) -> Result:

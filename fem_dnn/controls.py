@@ -13,6 +13,7 @@ views such a vector as its parts; `values` and `coordinates` convert from and to
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -20,6 +21,7 @@ import numpy as np
 from mpi4py import MPI
 from numpy.typing import NDArray
 
+from fem_dnn.box import Box
 from fem_dnn.depth import DepthLevels
 from fem_dnn.nonlocal_operator import kernel_coefficients, kernel_values
 from fem_dnn.width import WidthSpace
@@ -71,6 +73,7 @@ class ControlSpace:
         bias: Whether the bias is a control.
         outputs: Number K of learned outputs; 0 where the output layer is given.
         mask: Which neurons may connect, 0/1 in file order, shape (n_nodes, n_nodes); None: all.
+        bounds: Lowest and highest nodal value of kernel and bias, by name, possibly infinite.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class ControlSpace:
         bias: bool = True,
         outputs: int = 0,
         mask: Array | None = None,
+        bounds: Mapping[str, tuple[float, float]] | None = None,
     ) -> None:
         self.space = space
         self.levels = levels
@@ -106,6 +110,13 @@ class ControlSpace:
         self.has_kernel, self.has_bias = kernel, bias
         self.n_local = int(ends[-1])
         self.n_global = int(space.sum(np.array(self.n_local)))
+        present = {"kernel": kernel, "bias": bias}
+        self.bounded = {
+            name: pair
+            for name, pair in (bounds or {}).items()
+            if present[name] and np.any(np.isfinite(pair))
+        }
+        """Lowest and highest nodal value of the controls that have bounds, by name."""
 
     def on(self, levels: DepthLevels) -> ControlSpace:
         """The same controls on other depth levels."""
@@ -116,6 +127,7 @@ class ControlSpace:
             bias=self.has_bias,
             outputs=self.outputs,
             mask=self._mask_in_file_order,
+            bounds=self.bounded,
         )
 
     @cached_property
@@ -123,6 +135,33 @@ class ControlSpace:
         """sqrt(omega h_x), shape (levels, n_local): coordinates are this times nodal values."""
         root = self.space.sqrt_weights[self.space.owned]
         return np.sqrt(self.levels.weights)[:, None] * root
+
+    @cached_property
+    def box(self) -> Box | None:
+        """The bounds in coordinates; None where there are none. Learned outputs have none."""
+        if not self.bounded:
+            return None
+        sides = []
+        for side, free in enumerate((-np.inf, np.inf)):
+            bound = self.constant(**{name: pair[side] for name, pair in self.bounded.items()})
+            for name, block in self.blocks.items():
+                if name not in self.bounded:
+                    bound[block] = free
+            sides.append(bound)
+        return Box(*sides)
+
+    def project(self, vector: Array) -> Array:
+        """The nearest local vector within the bounds; the vector itself where there are none."""
+        return vector if self.box is None else self.box.project(vector)
+
+    @cached_property
+    def scale(self) -> Array:
+        """What nodal values are multiplied by to give coordinates, a local vector."""
+        scale = self.constant(1.0, 1.0)
+        root = self.space.sqrt_weights[self.space.owned]
+        scale[self.blocks["outputs"]] = np.tile(root, self.outputs)
+        scale[self.blocks["offsets"]] = 1.0
+        return scale
 
     def split(self, vector: Array) -> ControlParts:
         """The parts of a local vector: views, but for a masked kernel and the offsets."""

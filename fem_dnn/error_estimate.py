@@ -115,6 +115,9 @@ def estimate_error(
         sweeps: What the solve took: the estimate shall cost little against it. None: whatever
             `MAX_PRODUCTS` allows.
     """
+    if at.problem.controls.box is not None:
+        why = "no estimate: the controls have bounds, which the Newton steps to better ones ignore"
+        return ErrorEstimate(None, None, None, None, (why,))
     depth = _direction("depth", model, at, enrichment.in_depth, sweeps)
     width = _direction("width", model, at, enrichment.in_width, sweeps)
     case, notes = model.case, [part.note for part in (depth, width) if part.note is not None]

@@ -237,16 +237,27 @@ class Linearisation:
 
     @cached_property
     def gradient(self) -> Array:
-        """The reduced gradient in L2-orthonormal coordinates, shape (controls.n_local,)."""
+        """The reduced gradient in L2-orthonormal coordinates, shape (controls.n_local,).
+
+        The derivative of J, whether it points out of the controls' bounds or not.
+        """
         kernel = self.kernel_part([(self.adjoint.q, self.state.gathered)])
         bias = self.bias_part(self.adjoint.q)
         loss = self.loss_point
         return self._penalty + self._assemble(kernel, bias, loss.functions, loss.offsets)
 
     @cached_property
+    def projected_gradient(self) -> Array:
+        """The reduced gradient where the controls are free to follow it (`box`), else 0."""
+        box = self.problem.controls.box
+        if box is None:
+            return self.gradient
+        return box.projected_gradient(self.control, self.gradient)
+
+    @cached_property
     def gradient_norm(self) -> float:
-        """L2 norm of the reduced gradient."""
-        return self.problem.controls.norm(self.gradient)
+        """L2 norm of the reduced gradient, projected where the controls have bounds."""
+        return self.problem.controls.norm(self.projected_gradient)
 
     @cached_property
     def _curvature(self) -> Array:

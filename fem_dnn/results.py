@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fem_dnn._version import __version__
+from fem_dnn.active_set import ActiveSet
 from fem_dnn.assembly import Model
 from fem_dnn.files import write_whole
 from fem_dnn.nonlocal_operator import kernel_values
@@ -140,6 +141,10 @@ def solution_result(
         "train_accuracy": model.train_accuracy(at),
         "test_accuracy": model.test_accuracy(at),
     }
+    active = ActiveSet.of(at)
+    if active is not None:
+        result["complementarity"] = active.complementarity()
+        result["active_fraction"] = active.fractions()
     result = {key: value for key, value in result.items() if value is not None}
     result["history"] = [line.as_dict() for line in solution.history]
     return result | provenance(model, options)

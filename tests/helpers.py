@@ -4,7 +4,7 @@ All data are drawn in file order, so that a problem is the same on any communica
 great pattern: build it on `MPI.COMM_WORLD` and, on every rank, on `MPI.COMM_SELF`, and compare.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from mpi4py import MPI
@@ -102,6 +102,7 @@ def random_problem(
     bias: bool = True,
     given: bool = False,
     regularization: tuple[float, float, float] = (0.01, 0.02, 0.03),
+    bounds: Mapping[str, tuple[float, float]] | None = None,
     seed: int = 3,
 ) -> LearningProblem:
     """A learning problem with random data and unequal sample weights.
@@ -142,6 +143,7 @@ def random_problem(
         bias=bias,
         outputs=K if learn_outputs else 0,
         mask=rng.integers(0, 2, (N, N)).astype(float) if mask else None,
+        bounds=bounds,
     )
     fixed = LayerWeights(None, None)
     if given:
@@ -182,12 +184,15 @@ def l2_problem(
     kernel: float | None = None,
     bias: float | None = None,
     weight: float = 1.0,
+    bounds: Mapping[str, tuple[float, float]] | None = None,
 ) -> LearningProblem:
     """The l2 problem with data (samples, nodes) in file order; None switches a control off."""
     space = network.space
     inputs = np.atleast_2d(inputs)
     S = len(inputs)
-    controls = ControlSpace(space, network.levels, kernel=kernel is not None, bias=bias is not None)
+    controls = ControlSpace(
+        space, network.levels, kernel=kernel is not None, bias=bias is not None, bounds=bounds
+    )
     return LearningProblem(
         network,
         controls,

@@ -16,6 +16,7 @@ from fem_dnn.errors import BadInput
 PICTURES = {
     "continuum": ("hidden_state", "kernel", "convergence", "continuum"),
     "disc": ("hidden_state", "kernel", "convergence", "turned"),
+    "bang_bang": ("hidden_state", "kernel", "convergence", "bang_bang"),
     "digits": ("hidden_state", "kernel", "convergence", "confusion"),
     "circles": ("hidden_state", "kernel", "convergence", "decision_region", "trajectories"),
 }

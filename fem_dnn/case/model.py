@@ -154,7 +154,10 @@ class Regularization(Section):
 
 
 class Bounds(Section):
-    """Box bounds on the controls; none unless given."""
+    """Box bounds on the controls' nodal values; none unless given.
+
+    Gradients, tolerances and curvature are then those of the problem within the bounds.
+    """
 
     kernel: BoxBounds | None = None
     """[low, high] for a."""

@@ -202,11 +202,18 @@ def _check_tracking(case: Case) -> None:
 
 
 def _check_bounds(case: Case) -> None:
-    for name in ("kernel", "bias"):
-        if getattr(case.bounds, name) and isinstance(getattr(case.network, name), str):
+    """Bounds are those of a control; a control that is absent is 0, which they must allow."""
+    for name, pair in case.bounds:
+        control = getattr(case.network, name)
+        if pair is None or control is True:
+            continue
+        if isinstance(control, str):
             raise BadInput(
                 None, f"bounds.{name}", f"bounds a {name} that is given", f"network.{name} = true"
             )
+        if not pair[0] <= 0.0 <= pair[1]:
+            wrong = f"{list(pair)} excludes 0, which a {name} that is absent amounts to"
+            raise BadInput(None, f"bounds.{name}", wrong, f"none, or network.{name} = true")
 
 
 def _check_mask(case: Case) -> None:

@@ -10,9 +10,14 @@ from fem_dnn.errors import BadInput
 if TYPE_CHECKING:
     from fem_dnn.case.schema import Case
 
+_BOUNDED = "newton, lbfgs, sweep, layerwise, gradient"
+
 NOT_YET: list[tuple[str, Callable[[Case], bool], str]] = [
-    ("bounds.kernel", lambda c: c.bounds.kernel is not None, "no bounds"),
-    ("bounds.bias", lambda c: c.bounds.bias is not None, "no bounds"),
+    (
+        "bounds",
+        lambda c: c.solver.method == "all-at-once" and c.bounds != type(c.bounds)(),
+        f"with solver.method = {_BOUNDED}",
+    ),
     (
         "solver.method",
         lambda c: c.solver.method == "all-at-once",

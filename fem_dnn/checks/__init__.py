@@ -13,6 +13,7 @@ from fem_dnn.checks.dependence import continuous_dependence
 from fem_dnn.checks.hamiltonian import hamiltonian, hamiltonian_constant
 from fem_dnn.checks.invariants import identical_samples, loss_floor, state_range
 from fem_dnn.checks.pontryagin import pontryagin_minimum
+from fem_dnn.checks.projection import projection_formula
 from fem_dnn.checks.second_order import second_order, stationarity
 from fem_dnn.checks.subject import Subject
 from fem_dnn.checks.well_posedness import adjoint_bound, state_bound, sup_bound
@@ -31,6 +32,7 @@ __all__ = [
     "identical_samples",
     "loss_floor",
     "pontryagin_minimum",
+    "projection_formula",
     "second_order",
     "state_bound",
     "state_range",
@@ -56,6 +58,7 @@ def all_checks(subject: Subject, tolerances: Tolerances | None = None) -> list[C
         identical_samples(subject),
         continuous_dependence(subject),
         stationarity(subject, tolerances or Tolerances()),
+        projection_formula(subject, tolerances or Tolerances()),
         second_order(subject),
         hamiltonian_constant(subject),
         pontryagin_minimum(subject),

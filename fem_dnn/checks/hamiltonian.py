@@ -19,11 +19,15 @@ from fem_dnn.depth import lagrange_basis
 from fem_dnn.error_estimate import improve
 from fem_dnn.problem import Linearisation
 from fem_dnn.slab import SlabFailure
+from fem_dnn.solvers import Tolerances, solve_newton
 
 Array = NDArray[np.float64]
 
 EXCUSED = 1e-6
 """Relative variation of H that the gradient left over may explain at a critical point."""
+
+WITHIN_BOUNDS = 20
+"""Newton steps to better controls within bounds."""
 
 SOURCE = "theory.md section 7 (Pontryagin)"
 
@@ -124,8 +128,16 @@ def _refined(subject: Subject, critical: bool) -> Subject:
     if not critical or finer.at is None or not finer.at.problem.controls.n_global:
         return finer
     assert subject.at is not None
-    better, _ = improve(finer.at, subject.at.objective)
+    better = _better(finer.at, subject.at)
     return replace(finer, weights=better.weights, state=better.state, at=better)
+
+
+def _better(at: Linearisation, coarse: Linearisation) -> Linearisation:
+    """A better control on halved slabs, within the bounds where there are any."""
+    if at.problem.controls.box is None:
+        return improve(at, coarse.objective)[0]
+    enough = Tolerances(rtol=0.0, atol=coarse.gradient_norm, max_iterations=WITHIN_BOUNDS)
+    return solve_newton(at.problem, at.control, enough, escape=False).at
 
 
 def _at_coarse_levels(subject: Subject, fine: Array) -> Array:

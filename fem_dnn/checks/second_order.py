@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from fem_dnn.active_set import ActiveSet
 from fem_dnn.checks.check import Check, not_applicable
 from fem_dnn.checks.subject import Subject
 from fem_dnn.solvers import Tolerances
@@ -18,13 +19,16 @@ def stationarity(subject: Subject, tolerances: Tolerances) -> Check:
     name, at = "stationarity", subject.at
     if at is None or at.problem.controls.n_global == 0:
         return not_applicable(name, "nothing is trained", SOURCE)
-    start = at if subject.initial is None else at.problem.linearise(subject.initial)
+    start = at
+    if subject.initial is not None:
+        start = at.problem.linearise(at.problem.controls.project(subject.initial))
     bound = tolerances.target(start.gradient_norm)
     value = at.gradient_norm
     holds = bool(value <= bound)
+    which = "projected reduced" if subject.bounded else "reduced"
     text = (
-        "L2 norm of the reduced gradient against the case's tolerance max(solver.atol, solver.rtol "
-        f"times {start.gradient_norm:.6g}, its value at the initial guess)"
+        f"L2 norm of the {which} gradient against the case's tolerance max(solver.atol, "
+        f"solver.rtol times {start.gradient_norm:.6g}, its value at the initial guess)"
     )
     if not holds:
         text += "; this is not a critical point: what the other checks say of optima need not hold"
@@ -47,14 +51,22 @@ def second_order(subject: Subject, *, tolerance: float = 1e-6) -> Check:
         return not_applicable(name, "nothing is trained", SOURCE)
     activation = subject.network.activation
     scale = max([*at.problem.regularization.weights, 1e-6])
+    active, where = ActiveSet.of(at), ""
+    if active is not None:
+        if active.free_count == 0:
+            return not_applicable(name, "a bound holds every control: first order decides", SOURCE)
+        where = f" on the {active.free_count} controls that no bound holds"
+        if active.weak_count:
+            where += f", {active.weak_count} of them at a bound with the multiplier 0"
     petsc = PetscProblem(at.problem)
-    pair = lowest_eigenpair(petsc, at, tolerance=tolerance * scale)
+    free = None if active is None else active.free
+    pair = lowest_eigenpair(petsc, at, free=free, tolerance=tolerance * scale)
     petsc.destroy()
     if pair is None:
         why = "the eigensolver did not converge in its limit of restarts"
         return not_applicable(name, why, SOURCE)
     text = (
-        "lowest eigenvalue of the reduced Hessian in L2, with an eigenvalue within "
+        f"lowest eigenvalue of the reduced Hessian in L2{where}, with an eigenvalue within "
         f"{pair.residual:.1e} of it"
     )
     if not activation.smooth:

@@ -31,7 +31,6 @@ class Subject:
         initial: The control that training started from; its output layer is what "at zero
             controls" keeps.
         smoothed: Whether R contains derivatives of the controls (gamma or eta > 0).
-        bounded: Whether the controls carry box bounds.
     """
 
     network: Network
@@ -41,11 +40,10 @@ class Subject:
     at: Linearisation | None = None
     initial: Array | None = None
     smoothed: bool = False
-    bounded: bool = False
 
     @classmethod
     def of_linearisation(cls, at: Linearisation, initial: Array | None = None) -> Subject:
-        """A learning problem at some controls, without derivative terms and bounds."""
+        """A learning problem at some controls, without derivative terms."""
         problem = at.problem
         return cls(problem.network, at.weights, problem.inputs, at.state, at, initial)
 
@@ -62,13 +60,17 @@ class Subject:
             inputs = local_samples(model.network.space, model.ingredients.train.inputs)
             state = solve_state(model.network, model.given, inputs)
             return cls(model.network, model.given, inputs, state)
-        strength, bounds = model.case.regularization, model.case.bounds
+        strength = model.case.regularization
         derivatives = ("kernel_depth", "bias_depth", "kernel_width", "bias_width")
         return replace(
             cls.of_linearisation(at, model.initial),
             smoothed=any(getattr(strength, name) != 0 for name in derivatives),
-            bounded=bounds.kernel is not None or bounds.bias is not None,
         )
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the controls carry box bounds."""
+        return self.at is not None and self.at.problem.controls.box is not None
 
     @property
     def levels(self) -> DepthLevels:

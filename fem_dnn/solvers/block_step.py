@@ -1,4 +1,7 @@
-"""Gradient steps on blocks of the control vector, each obeying Armijo's condition."""
+"""Gradient steps on blocks of the control vector, each obeying Armijo's condition.
+
+They are projected onto the controls' bounds.
+"""
 
 from __future__ import annotations
 
@@ -57,6 +60,8 @@ class BlockSteps:
         self.problem, self.failures = problem, failures
         self.entries, self.negligible = entries, negligible
         self._steps: list[float | None] = [None] * len(entries)
+        box = problem.controls.box
+        self._boxes = [None if box is None else box.of(block) for block in entries]
 
     def step(self, number: int, control: Array, block: Block, objective: float) -> bool:
         """One step on a block.
@@ -71,17 +76,21 @@ class BlockSteps:
             Whether a step was made.
         """
         entries, dot = self.entries[number], self.problem.controls.dot
+        box = self._boxes[number]
         here = control[entries]
         pull = self._regularization_slope(control, entries)
         gradient = block.slope + pull
-        square = dot(gradient, gradient)
+        pulled = gradient if box is None else box.projected_gradient(here, gradient)
+        square = dot(pulled, pulled)
         if square <= self.negligible**2:
             return False
         step = self._steps[number] or 1.0 / max(square**0.5, 1.0)
         shortest = SHORTEST * max(dot(here, here), 1.0) ** 0.5 / square**0.5
         while step > shortest:
-            move = -step * gradient
-            control[entries] = here + move
+            ahead = here - step * gradient
+            control[entries] = ahead if box is None else box.project(ahead)
+            move = control[entries] - here
+            decrease = dot(gradient, move)
             new_pull = self._regularization_slope(control, entries)
             cost = self.failures.value(lambda: block.attempt(control))
             # R is quadratic: the trapezoidal rule is exact for its change.
@@ -90,15 +99,15 @@ class BlockSteps:
             if is_noise(difference, objective):
                 new_gradient = block.attempted_slope() + new_pull
                 difference = 0.5 * dot(gradient + new_gradient, move)
-            if difference <= -ARMIJO * step * square:
+            if difference <= ARMIJO * decrease:
                 if new_gradient is None:
                     new_gradient = block.attempted_slope() + new_pull
-                turn = new_gradient - gradient
+                turn = np.where(move != 0, new_gradient - gradient, 0.0)
                 curvature, bend = dot(move, turn), dot(turn, turn)
                 self._steps[number] = curvature / bend if curvature > 0 else 2 * step
                 block.accept()
                 return True
-            step = shortened(step, -square, difference)
+            step = shortened(step, decrease / step, difference)
         control[entries] = here
         return False
 

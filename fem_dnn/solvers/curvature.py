@@ -5,6 +5,8 @@ clusters at the Tikhonov weights from which a negative eigenvalue stands apart: 
 in few products. Where derivatives are penalised the spectrum is unbounded above, the more so the
 finer the mesh: there the generalised Davidson method, preconditioned by the regulariser's inverse,
 needs as many products on every mesh.
+
+Where bounds hold some of the controls, it is the Hessian on the others that counts.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from fem_dnn.slab import SlabFailure
 from fem_dnn.solvers.petsc import PREFIX, PetscProblem, original_errors
 
 Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +51,7 @@ def lowest_eigenpair(
     petsc: PetscProblem,
     at: Linearisation,
     *,
+    free: Mask | None = None,
     tolerance: float = 1e-6,
     max_restarts: int = 50,
 ) -> LowestEigenpair | None:
@@ -56,17 +60,18 @@ def lowest_eigenpair(
     Args:
         petsc: The learning problem for PETSc.
         at: Linearisation point.
+        free: Entries of the control vector that may change, one at least; None: all.
         tolerance: Residual |H v - value v| at which the pair is accepted.
         max_restarts: Limit on restarts.
 
     Returns:
         The pair, or None if the limit was reached first.
     """
-    return _lowest(petsc, at, SLEPc.EPS.Conv.ABS, tolerance, max_restarts)
+    return _lowest(petsc, at, free, SLEPc.EPS.Conv.ABS, tolerance, max_restarts)
 
 
 def signed_lowest_eigenpair(
-    petsc: PetscProblem, at: Linearisation, threshold: float
+    petsc: PetscProblem, at: Linearisation, threshold: float, *, free: Mask | None = None
 ) -> LowestEigenpair | None:
     """Lowest eigenpair, only as accurate as its sign needs.
 
@@ -74,27 +79,61 @@ def signed_lowest_eigenpair(
         petsc: The learning problem for PETSc.
         at: Linearisation point.
         threshold: Eigenvalues within this distance of zero count as zero.
+        free: As in `lowest_eigenpair`.
 
     Returns:
         A pair whose residual is a tenth of its value or of the threshold; None if that could not
         be reached.
     """
-    pair = _lowest(petsc, at, SLEPc.EPS.Conv.REL, 0.1, max_restarts=10)
-    return pair or lowest_eigenpair(petsc, at, tolerance=0.1 * threshold)
+    pair = _lowest(petsc, at, free, SLEPc.EPS.Conv.REL, 0.1, max_restarts=10)
+    return pair or lowest_eigenpair(petsc, at, free=free, tolerance=0.1 * threshold)
+
+
+class _FreeHessian:
+    """Context of a shell matrix: the Hessian on some entries of the control vector.
+
+    Args:
+        at: Linearisation point.
+        free: The entries.
+    """
+
+    def __init__(self, at: Linearisation, free: Mask) -> None:
+        self.at, self.free = at, free
+
+    def extend(self, part: Array) -> Array:
+        """The control vector with these entries, 0 elsewhere."""
+        whole = np.zeros(len(self.free))
+        whole[self.free] = part
+        return whole
+
+    def product(self, part: Array) -> Array:
+        """H part."""
+        return self.at.hessian_action(self.extend(part))[self.free]
+
+    def mult(self, _mat: PETSc.Mat, x: PETSc.Vec, y: PETSc.Vec) -> None:
+        """y = H x."""
+        y.array_w[:] = self.product(x.array_r)
+
+    multTranspose = mult  # noqa: N815 (the name PETSc calls)
 
 
 class _RieszPreconditioner:
     """Context of a PETSc preconditioner: T T', the regulariser's inverse but for its scale."""
 
-    def __init__(self, riesz: RieszMap) -> None:
-        self.riesz = riesz
+    def __init__(self, riesz: RieszMap, hessian: _FreeHessian) -> None:
+        self.riesz, self.hessian = riesz, hessian
+
+    def smooth(self, part: Array) -> Array:
+        """T T' part."""
+        whole = self.riesz.apply(self.riesz.apply_transpose(self.hessian.extend(part)))
+        return whole[self.hessian.free]
 
     def apply(self, _pc: PETSc.PC, x: PETSc.Vec, y: PETSc.Vec) -> None:
         """y = T T' x."""
-        y.array_w[:] = self.riesz.apply(self.riesz.apply_transpose(x.array_r))
+        y.array_w[:] = self.smooth(x.array_r)
 
 
-def _precondition(eps: SLEPc.EPS, riesz: RieszMap, start: PETSc.Vec) -> None:
+def _precondition(eps: SLEPc.EPS, preconditioner: _RieszPreconditioner, start: PETSc.Vec) -> None:
     """Choose the Davidson method and its preconditioner; smooth the start."""
     eps.setType(SLEPc.EPS.Type.GD)
     transformation = eps.getST()
@@ -103,8 +142,8 @@ def _precondition(eps: SLEPc.EPS, riesz: RieszMap, start: PETSc.Vec) -> None:
     ksp.setType(PETSc.KSP.Type.PREONLY)
     pc = ksp.getPC()
     pc.setType(PETSc.PC.Type.PYTHON)
-    pc.setPythonContext(_RieszPreconditioner(riesz))
-    start.array_w[:] = riesz.apply(riesz.apply_transpose(start.array_r))
+    pc.setPythonContext(preconditioner)
+    start.array_w[:] = preconditioner.smooth(start.array_r)
 
 
 DAVIDSON = {"basis": 20, "steps_per_restart": 20}
@@ -114,25 +153,35 @@ DAVIDSON = {"basis": 20, "steps_per_restart": 20}
 def _lowest(
     petsc: PetscProblem,
     at: Linearisation,
+    free: Mask | None,
     convergence: SLEPc.EPS.Conv,
     tolerance: float,
     max_restarts: int,
 ) -> LowestEigenpair | None:
     controls = petsc.problem.controls
+    hessian = _FreeHessian(at, np.ones(controls.n_local, dtype=bool) if free is None else free)
+    start = controls.random_direction(0)[hessian.free]
+    n = int(controls.space.sum(np.array(len(start))))
     # A long basis saves products: 120 for the digits, where one of 24 vectors took 400.
-    affordable = int(MEMORY_BYTES / (8 * max(controls.n_local, 1)))
+    affordable = int(MEMORY_BYTES / (8 * max(len(start), 1)))
     length = controls.space.comm.allreduce(min(80, max(24, affordable)), op=MPI.MIN)
     eps = SLEPc.EPS().create(petsc.comm)
-    vector = petsc.vector(controls.random_direction(0))
+    sizes = (len(start), n)
+    vector = PETSc.Vec().createMPI(sizes, comm=petsc.comm)
+    vector.array_w[:] = start
+    matrix = PETSc.Mat().createPython((sizes, sizes), hessian, comm=petsc.comm)
+    matrix.setOption(PETSc.Mat.Option.SYMMETRIC, True)
+    matrix.setUp()
     try:
-        eps.setOperators(petsc.linearise_hessian(at))
+        eps.setOperators(matrix)
         eps.setProblemType(SLEPc.EPS.ProblemType.HEP)
         eps.setWhichEigenpairs(SLEPc.EPS.Which.SMALLEST_REAL)
+        riesz = RieszMap(petsc.problem.regularization)
         # Davidson's basis has to be smaller than the space; there Lanczos needs no help.
-        if petsc.riesz is not None and controls.n_global > 2 * DAVIDSON["basis"]:
-            _precondition(eps, petsc.riesz, vector)
+        if not riesz.trivial and n > 2 * DAVIDSON["basis"]:
+            _precondition(eps, _RieszPreconditioner(riesz, hessian), vector)
             length, max_restarts = DAVIDSON["basis"], DAVIDSON["steps_per_restart"] * max_restarts
-        eps.setDimensions(nev=1, ncv=min(length, controls.n_global))
+        eps.setDimensions(nev=1, ncv=min(length, n))
         eps.setTolerances(tol=tolerance, max_it=max_restarts)
         eps.setConvergenceTest(convergence)
         eps.setInitialSpace(vector)
@@ -146,11 +195,11 @@ def _lowest(
         if not eps.getConverged():
             return None
         eps.getEigenvector(0, vector)
-        v = vector.array_r.copy()
+        part = vector.array_r.copy()
     finally:
-        vector.destroy()
-        eps.destroy()
-    v /= controls.norm(v)
-    Hv = at.hessian_action(v)
-    value = controls.dot(v, Hv)
-    return LowestEigenpair(value, v, controls.norm(Hv - value * v))
+        for thing in (vector, eps, matrix):
+            thing.destroy()
+    part /= controls.norm(part)
+    product = hessian.product(part)
+    value = controls.dot(part, product)
+    return LowestEigenpair(value, hessian.extend(part), controls.norm(product - value * part))

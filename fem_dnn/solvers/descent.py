@@ -3,6 +3,8 @@
 A method's `Descend` finds a point where the reduced gradient has vanished. Newton's method finds
 saddles as well as minimisers, and a first-order method may start at one. With `escape`, the lowest
 eigenpair of the Hessian is looked at there, and the descent goes on along negative curvature.
+Where controls have bounds the descent stays within them, its gradient is the projected one, and the
+Hessian is that on the controls which no bound holds (`active_set`).
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fem_dnn.active_set import ActiveSet
 from fem_dnn.problem import LearningProblem, Linearisation
 from fem_dnn.slab import SlabFailure
 from fem_dnn.solvers.curvature import LowestEigenpair, signed_lowest_eigenpair
@@ -24,7 +27,12 @@ Array = NDArray[np.float64]
 
 MAX_ESCAPES = 10
 
+FORCING = 0.1
+"""Largest relative accuracy asked of a linear solve."""
+
 WITHIN = "the gradient norm {gradient_norm:.2e} is within the tolerance"
+
+MOVED = "; the initial guess was projected onto the bounds"
 
 KINK = (
     "all pre-activations are exactly 0, where the activation has a kink: the gradient vanishes "
@@ -39,7 +47,7 @@ class Descent:
     Attributes:
         petsc: The learning problem for PETSc.
         start: Where it starts; in the history already.
-        target: Gradient norm to reach.
+        target: Norm of the (projected) gradient to reach.
         tolerances: When to end.
         history: Collects the iterates.
         options: The PETSc options in use.
@@ -63,6 +71,13 @@ class Descent:
             text = WITHIN
         iterations = len(self.history.iterations) - 1
         return at, text.format(gradient_norm=at.gradient_norm, iterations=iterations)
+
+    def forcing(self, at: Linearisation) -> float:
+        """The relative accuracy that a Newton step's linear solve needs at an iterate."""
+        relative = at.gradient_norm / (self.history.iterations[0].gradient_norm or 1.0)
+        # No less accurate than quadratic convergence needs, no more than the last step needs.
+        last = 0.3 * self.target / at.gradient_norm if at.gradient_norm > self.target else 1.0
+        return min(FORCING, max(relative, last))
 
 
 Descend = Callable[[Descent], tuple[Linearisation, str]]
@@ -89,7 +104,9 @@ def solve_by(
     """
     tolerances = tolerances or Tolerances()
     history = History(problem, report, accuracy)
-    at = problem.linearise(np.array(initial))
+    control = problem.controls.project(np.array(initial))
+    moved = problem.controls.any_rank(not np.array_equal(control, initial))
+    at = problem.linearise(control)
     initial_norm = at.gradient_norm
     target = tolerances.target(initial_norm)
     history.add(at)
@@ -112,7 +129,7 @@ def solve_by(
                     break
                 at = lower
                 history.add(at)
-            reason += curvature.text
+            reason += curvature.text + (MOVED if moved else "")
             for name in in_use.unread():
                 reason += f"; PETSc option -{name} was read by nothing"
     finally:
@@ -150,11 +167,19 @@ def examine(petsc: PetscProblem, at: Linearisation, escape: bool) -> Curvature:
     if not escape:
         return Curvature(True, " (a critical point: its curvature was not examined)")
     threshold = curvature_tolerance(at.problem)
-    pair = signed_lowest_eigenpair(petsc, at, threshold)
+    active, free, where = ActiveSet.of(at), None, ""
+    if active is not None:
+        if active.free_count == 0:
+            return Curvature(True, "; every control is held by a bound: a strict local minimiser")
+        free, where = active.free, f" on the {active.free_count} controls that no bound holds"
+    pair = signed_lowest_eigenpair(petsc, at, threshold, free=free)
     if pair is None:
         return Curvature(True, "; the lowest Hessian eigenvalue could not be resolved")
-    text = f"; lowest Hessian eigenvalue {pair.value:.3e}"
+    text = f"; lowest Hessian eigenvalue {pair.value:.3e}{where}"
     if pair.value < -threshold:
+        if active is not None and active.weak_count and _undecided(petsc, active, pair, threshold):
+            weak = f" (of these {active.weak_count} are at a bound with the multiplier 0"
+            return Curvature(True, f"{text}{weak}: the second order does not decide)", pair)
         advice = ": a saddle; raise solver.max_iterations, lower solver.rtol, or start elsewhere"
         return Curvature(False, text + advice, pair)
     if pair.value < threshold:
@@ -162,6 +187,22 @@ def examine(petsc: PetscProblem, at: Linearisation, escape: bool) -> Curvature:
     if not smooth:
         return Curvature(True, text + " (no proof of a minimum: the activation has a kink)", pair)
     return Curvature(True, text + ": a local minimiser of the discrete problem", pair)
+
+
+def _undecided(
+    petsc: PetscProblem, active: ActiveSet, pair: LowestEigenpair, threshold: float
+) -> bool:
+    """Whether negative curvature needs controls that leave their bounds, and leads to no descent.
+
+    Along controls at a bound with the multiplier 0 only one direction is allowed.
+    """
+    at = active.at
+    controls = at.problem.controls
+    if controls.any_rank(bool(np.any(active.inactive))):
+        inner = signed_lowest_eigenpair(petsc, at, threshold, free=active.inactive)
+        if inner is None or inner.value < -threshold:
+            return False
+    return along_negative_curvature(at, pair) is at
 
 
 def curvature_tolerance(problem: LearningProblem) -> float:
@@ -173,14 +214,16 @@ def curvature_tolerance(problem: LearningProblem) -> float:
 def along_negative_curvature(at: Linearisation, pair: LowestEigenpair) -> Linearisation:
     """The lowest point met along a direction of negative curvature, by doubling steps.
 
-    Downhill first, then the other way; the point itself if neither is lower.
+    Downhill first, then the other way, projected onto the bounds; the point itself if neither is
+    lower.
     """
     problem = at.problem
     downhill = -1.0 if problem.controls.dot(at.gradient, pair.vector) > 0 else 1.0
     for sign in (downhill, -downhill):
         best, step = at, 1e-3 * max(1.0, problem.controls.norm(at.control))
         while True:
-            trial = problem.linearise(at.control + sign * step * pair.vector)
+            ahead = at.control + sign * step * pair.vector
+            trial = problem.linearise(problem.controls.project(ahead))
             try:
                 if not trial.objective < best.objective:
                     break

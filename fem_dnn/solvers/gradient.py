@@ -5,6 +5,7 @@ chosen as in Zhou, Gao & Dai (Comput. Optim. Appl. 35, 2006), and are accepted b
 rule of Grippo, Lampariello & Lucidi (SIAM J. Numer. Anal. 23, 1986): sufficient decrease below the
 largest of the last few objectives. So the method converges from anywhere (Raydan, SIAM J. Optim.
 7, 1997) and is much faster than steepest descent; the objective may rise between iterations.
+Within bounds the steps are projected (Birgin, Martinez & Raydan, SIAM J. Optim. 10, 2000).
 """
 
 from __future__ import annotations
@@ -77,7 +78,9 @@ def _descend(descent: Descent) -> tuple[Linearisation, str]:
             lower, step = _line_search(at, step, max(recent), failures)
             if lower is at:
                 return descent.outcome(at, failures.stagnation())
-            s, y = lower.control - at.control, lower.gradient - at.gradient
+            s = lower.control - at.control
+            # Where a bound has held the controls there is nothing to learn of curvature.
+            y = np.where(s != 0, lower.gradient - at.gradient, 0.0)
             ss, sy, yy = controls.dot(s, s), controls.dot(s, y), controls.dot(y, y)
             if sy > 0:
                 step = sy / yy if sy * sy < SHORT * ss * yy else ss / sy
@@ -96,16 +99,20 @@ def _descend(descent: Descent) -> tuple[Linearisation, str]:
 def _line_search(
     at: Linearisation, step: float, ceiling: float, failures: Failures
 ) -> tuple[Linearisation, float]:
-    """The first point along -gradient that is low enough, and the step; the start if none is."""
-    problem, slope = at.problem, -(at.gradient_norm**2)
-    shortest = SHORTEST * max(problem.controls.norm(at.control), 1.0) / at.gradient_norm
+    """The first point along P(c - step gradient) that is low enough, and the step.
+
+    The start if none is.
+    """
+    problem, controls = at.problem, at.problem.controls
+    shortest = SHORTEST * max(controls.norm(at.control), 1.0) / at.gradient_norm
     # Where J is flat to round-off its values cannot reject a step: Barzilai & Borwein's steps
     # converge there by themselves (Dai & Liao, IMA J. Numer. Anal. 22, 2002).
     allowed = ceiling + NOISE * abs(ceiling)
     while step > shortest:
-        trial = problem.linearise(at.control - step * at.gradient)
+        trial = problem.linearise(controls.project(at.control - step * at.gradient))
+        decrease = controls.dot(at.gradient, trial.control - at.control)
         objective = failures.value(lambda trial=trial: trial.objective)  # type: ignore[misc]
-        if objective <= allowed + ARMIJO * step * slope:
+        if objective <= allowed + ARMIJO * decrease:
             return trial, step
-        step = shortened(step, slope, objective - at.objective)
+        step = shortened(step, decrease / step, objective - at.objective)
     return at, step

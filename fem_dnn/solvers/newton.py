@@ -5,6 +5,13 @@ trust region (`newtontr`) whose model is minimised by conjugate gradients trunca
 boundary and at negative curvature (`stcg`; Steihaug, SIAM J. Numer. Anal. 20, 1983). The
 relative accuracy of the linear solves falls with the gradient, so that the last steps converge
 quadratically (Dembo, Eisenstat & Steihaug, SIAM J. Numer. Anal. 19, 1982).
+
+Where the controls have bounds, PETSc TAO's `tron` does the same on faces of the box: a Cauchy point
+along the projected gradient, then truncated Newton steps on the controls that are free there, with
+projected searches, until no further bound is met (Lin & More, SIAM J. Optim. 9, 1999). Once the
+active set is the solution's this is Newton's method on the free controls. TAO's `bntr` projects a
+single step and may cycle between two active sets; SNES's `vinewtonrsls` finds critical points of
+any kind, because it looks at the residual and not at the objective.
 """
 
 from __future__ import annotations
@@ -18,6 +25,7 @@ from petsc4py import PETSc
 
 from fem_dnn.problem import LearningProblem, Linearisation
 from fem_dnn.slab import SlabFailure
+from fem_dnn.solvers import tao
 from fem_dnn.solvers.descent import Descent, solve_by
 from fem_dnn.solvers.history import Accuracy, Report
 from fem_dnn.solvers.petsc import PREFIX, original_errors, read_options
@@ -34,8 +42,7 @@ DEFAULTS: dict[str, object] = {
     "snes_max_linear_solve_fail": 1_000_000,
 }
 
-FORCING = 0.1
-"""Largest relative accuracy asked of a linear solve."""
+WITHIN_BOUNDS: dict[str, object] = {"tao_type": "tron", "ksp_max_it": 1000, **tao.DEFAULTS}
 
 DELTA_0 = 0.2
 """First radius of the trust region, relative to the start (PETSc's default)."""
@@ -81,7 +88,7 @@ def solve_newton(
     accuracy: Accuracy | None = None,
     options: Mapping[str, object] | None = None,
 ) -> Solution:
-    """Solve the learning problem by trust-region Newton-CG.
+    """Solve the learning problem by trust-region Newton-CG, within the controls' bounds.
 
     Args:
         problem: Learning problem.
@@ -90,7 +97,8 @@ def solve_newton(
         escape: Look at the curvature where the gradient vanishes, and leave saddles.
         report: Called with every iteration on all ranks.
         accuracy: Training accuracy for the history.
-        options: PETSc options without prefix, e.g. {"snes_monitor": None, "ksp_max_it": 50}.
+        options: PETSc options without prefix, e.g. {"snes_monitor": None, "ksp_max_it": 50}; with
+            bounds {"tao_monitor": None, "ksp_max_it": 50}.
 
     Returns:
         The solution; not converged is told by its `converged` and `reason`.
@@ -99,9 +107,10 @@ def solve_newton(
         SlabFailure: The state equation cannot be solved at the initial guess.
         BadInput: A PETSc option that nothing reads.
     """
+    bounded = problem.controls.box is not None
     return solve_by(
-        _descend,
-        DEFAULTS,
+        _descend_within_bounds if bounded else _descend,
+        WITHIN_BOUNDS if bounded else DEFAULTS,
         problem,
         initial,
         tolerances,
@@ -109,6 +118,13 @@ def solve_newton(
         report=report,
         accuracy=accuracy,
         options=options,
+    )
+
+
+def _descend_within_bounds(descent: Descent) -> tuple[Linearisation, str]:
+    """Run TAO."""
+    return tao.descend_by_tao(
+        descent, hessian=True, otherwise="use a stronger regularization or wider bounds"
     )
 
 
@@ -124,12 +140,7 @@ def _descend(descent: Descent) -> tuple[Linearisation, str]:
         if iteration > 0:  # the start is in the history already
             history.add(petsc.at(snes.getSolution()))
         if not descent.options.given("ksp_rtol"):
-            l2_norm = petsc.at(snes.getSolution()).gradient_norm
-            relative = l2_norm / (history.iterations[0].gradient_norm or 1.0)
-            # No less accurate than quadratic convergence needs, no more than the last step needs.
-            last = 0.3 * target / l2_norm if l2_norm > target else 1.0
-            forcing = min(FORCING, max(relative, last))
-            snes.getKSP().setTolerances(rtol=forcing)
+            snes.getKSP().setTolerances(rtol=descent.forcing(petsc.at(snes.getSolution())))
 
     def l2_convergence(snes: PETSc.SNES, iteration: int, _norms: object) -> int:
         """As PETSc's own test, with the L2 norm of the gradient in place of |T' gradient|."""

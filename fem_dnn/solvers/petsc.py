@@ -2,7 +2,8 @@
 
 Vectors hold controls in L2-orthonormal coordinates, so every norm PETSc prints is an L2 norm. Where
 derivatives of the controls are penalised they hold z of c = c_0 + T z instead, the coordinates of
-the regulariser's own inner product (`riesz`); convergence is judged in L2 all the same.
+the regulariser's own inner product (`riesz`); convergence is judged in L2 all the same. Bounds on
+nodal values are a box in L2-orthonormal coordinates alone, so there these are kept.
 """
 
 from __future__ import annotations
@@ -80,21 +81,20 @@ class PetscProblem:
         self.comm = problem.network.space.comm
         self.sizes = (problem.controls.n_local, problem.controls.n_global)
         riesz = RieszMap(problem.regularization)
-        self.riesz = None if riesz.trivial else riesz
+        bounded = problem.controls.box is not None
+        self.riesz = None if riesz.trivial or bounded else riesz
         """T of the coordinates z; None where vectors hold the controls themselves."""
         self._origin: Array | None = None
         self._recent: list[_Visited] = []
         self._iterate: _Visited | None = None
         self.failure: SlabFailure | None = None
         """Why the last trial point was rejected, if its state could not be computed."""
-        self._shell, self._l2_shell = HessianShell(self.riesz), HessianShell()
-        self.hessian, self._l2_hessian = map(self._matrix, (self._shell, self._l2_shell))
-
-    def _matrix(self, shell: HessianShell) -> PETSc.Mat:
-        matrix = PETSc.Mat().createPython((self.sizes, self.sizes), shell, comm=self.comm)
-        matrix.setOption(PETSc.Mat.Option.SYMMETRIC, True)
-        matrix.setUp()
-        return matrix
+        self._shell = HessianShell(self.riesz)
+        self.hessian = PETSc.Mat().createPython(
+            (self.sizes, self.sizes), self._shell, comm=self.comm
+        )
+        self.hessian.setOption(PETSc.Mat.Option.SYMMETRIC, True)
+        self.hessian.setUp()
 
     def vector(self, values: Array | None = None) -> PETSc.Vec:
         """A new vector, a copy of local values if given; the caller destroys it."""
@@ -185,16 +185,10 @@ class PetscProblem:
         self._iterate, self.failure = self._visit(x), None
         self._shell.at = self._iterate.at
 
-    def linearise_hessian(self, at: Linearisation) -> PETSc.Mat:
-        """The Hessian at a linearisation, in L2-orthonormal coordinates."""
-        self._l2_shell.at = at
-        return self._l2_hessian
-
     def destroy(self) -> None:
         """Free the PETSc objects, at the same moment on all ranks."""
-        for matrix in (self.hessian, self._l2_hessian):
-            matrix.destroy()
-        self._recent, self._iterate, self._shell.at, self._l2_shell.at = [], None, None, None
+        self.hessian.destroy()
+        self._recent, self._iterate, self._shell.at = [], None, None
 
 
 PREFIX = "fem_dnn_"

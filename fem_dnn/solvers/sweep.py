@@ -18,6 +18,7 @@ The minimisation is local: a fixed-point iteration on the stationarity of the au
 
     a <- (rho a_k - sum_s w_s sigma'(a f_s + b) p_s f_s) / (lambda_a + rho),    b likewise,
 
+projected onto the bounds where there are any (entry by entry, the exact minimiser of a quadratic),
 which is a contraction once rho exceeds the Hamiltonian's curvature. Its first step is the
 linearised closed form, a gradient step implicit in lambda; every further one costs two matrix
 products per level, local to every rank. Learned outputs and derivatives in R, which are no part of
@@ -137,6 +138,7 @@ def _curvature_met(at: Linearisation, lower: Linearisation, rho: float) -> float
     dot = at.problem.controls.dot
     s = lower.control - at.control
     y = lower.gradient - at.gradient - _tikhonov_weights(at.problem) * s
+    y[s == 0] = 0.0  # held by a bound
     sy = dot(s, y)
     met = dot(y, y) / sy if sy > 0 else SHRINKAGE * rho
     return min(max(met, rho / CHANGE), rho * CHANGE)
@@ -157,11 +159,12 @@ def minimise_augmented_hamiltonian(at: Linearisation, rho: float) -> Array:
     # What is not in the pointwise problem stays as it is at the start.
     slope = at.gradient - weights * start
     fixed = slope - _hamiltonian_slope(at, at.adjoint.q)
-    control = start - at.gradient / (weights + rho)
+    project = problem.controls.project
+    control = project(start - at.gradient / (weights + rho))
     length = problem.controls.norm(control - start)
     for _ in range(INNER - 1):
         slope = fixed + _hamiltonian_slope(at, _q(at, control))
-        following = (rho * start - slope) / (weights + rho)
+        following = project((rho * start - slope) / (weights + rho))
         changed = problem.controls.norm(following - control)
         control = following
         if not changed > INNER_TOLERANCE * length:

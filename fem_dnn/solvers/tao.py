@@ -1,4 +1,7 @@
-"""One run of PETSc's TAO on the reduced problem: what L-BFGS and TAO's Newton types share."""
+"""One run of PETSc's TAO on the reduced problem, within bounds where the controls have them.
+
+What L-BFGS, TAO's Newton types and Newton's method within bounds share.
+"""
 
 from __future__ import annotations
 
@@ -20,19 +23,17 @@ _SMALL_ENOUGH = "at a gradient norm of {gradient_norm:.2e}; if that is small eno
 
 REASONS = {
     _TAO.DIVERGED_MAXITS: (
-        "the limit of {iterations} iterations was reached; raise solver.max_iterations, or use "
-        'solver.method = "newton"'
+        "the limit of {iterations} iterations was reached; raise solver.max_iterations, or "
+        "{otherwise}"
     ),
     _TAO.DIVERGED_MAXFCN: (
         "PETSc's limit of function evaluations was reached; raise -tao_max_funcs"
     ),
     _TAO.DIVERGED_LS_FAILURE: (
-        f"the line search found no decrease {_SMALL_ENOUGH}solver.rtol, else use "
-        'solver.method = "newton"'
+        f"the line search found no decrease {_SMALL_ENOUGH}solver.rtol, else {{otherwise}}"
     ),
     _TAO.DIVERGED_TR_REDUCTION: (
-        f"the trust region shrank to nothing {_SMALL_ENOUGH}solver.rtol, else use "
-        'solver.method = "newton"'
+        f"the trust region shrank to nothing {_SMALL_ENOUGH}solver.rtol, else {{otherwise}}"
     ),
     _TAO.DIVERGED_NAN: (
         "the objective is not finite; use more layers (mesh.depth.cells) or a smaller initial guess"
@@ -40,7 +41,7 @@ REASONS = {
     _TAO.DIVERGED_USER: "PETSc was told to stop at a gradient norm of {gradient_norm:.2e}",
     _TAO.CONVERGED_STEPTOL: (
         "the steps became too small at a gradient norm of {gradient_norm:.2e}; raise solver.rtol, "
-        'or use solver.method = "newton"'
+        "or {otherwise}"
     ),
     _TAO.CONVERGED_MINF: (
         "-tao_fmin stopped it at a gradient norm of {gradient_norm:.2e}, before solver.rtol did"
@@ -56,7 +57,7 @@ REASONS = {
     ),
     _TAO.CONVERGED_USER: "PETSc was told to stop at a gradient norm of {gradient_norm:.2e}",
 }
-"""What PETSc's reasons mean here, with advice."""
+"""What PETSc's reasons mean here, with advice; `otherwise` is the method's own."""
 
 
 class _ShiftedHessian:
@@ -83,12 +84,15 @@ class _ShiftedHessian:
     multTranspose = mult  # noqa: N815 (the name PETSc calls)
 
 
-def descend_by_tao(descent: Descent, *, hessian: bool) -> tuple[Linearisation, str]:
+def descend_by_tao(
+    descent: Descent, *, hessian: bool, otherwise: str = 'use solver.method = "newton"'
+) -> tuple[Linearisation, str]:
     """Run TAO with the type that the options name.
 
     Args:
         descent: The run.
         hessian: Whether the type wants Hessian-vector products.
+        otherwise: What to advise where it fails.
     """
     petsc, history, target = descent.petsc, descent.history, descent.target
     limit = descent.iterations_left
@@ -98,17 +102,22 @@ def descend_by_tao(descent: Descent, *, hessian: bool) -> tuple[Linearisation, s
     matrix = PETSc.Mat().createPython((petsc.sizes, petsc.sizes), shifted, comm=petsc.comm)
     matrix.setOption(PETSc.Mat.Option.SYMMETRIC, True)
     matrix.setUp()
+    box = petsc.problem.controls.box
+    bounds = [] if box is None else [petsc.vector(box.lower), petsc.vector(box.upper)]
     linear_iterations = history.linear_iterations - history.hessian_solves
 
     def monitor(tao: PETSc.TAO) -> None:
         if hessian:
             # petsc4py does not tell them; every one takes one product.
             history.linear_iterations = linear_iterations + history.hessian_solves
+            if not any(map(descent.options.given, ("ksp_rtol", "tao_bnk_ksp_rtol"))):
+                forcing = descent.forcing(petsc.at(tao.getSolution()))
+                tao.getKSP().setTolerances(rtol=forcing)
         if tao.getIterationNumber() > 0:  # the start is in the history already
             history.add(petsc.at(tao.getSolution()))
 
     def l2_convergence(tao: PETSc.TAO) -> int:
-        """The L2 norm of the gradient in place of |T' gradient|."""
+        """The L2 norm of the projected gradient, in place of |T' gradient| or TAO's own."""
         if petsc.at(tao.getSolution()).gradient_norm <= target:
             return _TAO.CONVERGED_GATOL
         if tao.getIterationNumber() >= limit:
@@ -128,7 +137,9 @@ def descend_by_tao(descent: Descent, *, hessian: bool) -> tuple[Linearisation, s
         tao.setSolution(x)
         with read_options():
             tao.setFromOptions()
-        if petsc.riesz is not None:
+        if bounds:
+            tao.setVariableBounds(bounds)
+        if petsc.riesz is not None or bounds:
             tao.setConvergenceTest(l2_convergence)  # now: choosing the type resets the test
         descent.options.require_read()
         if descent.start.gradient_norm <= target:
@@ -137,6 +148,7 @@ def descend_by_tao(descent: Descent, *, hessian: bool) -> tuple[Linearisation, s
             tao.solve()
         code = tao.getConvergedReason()
         text = REASONS.get(code, f"PETSc stopped with TAO reason {code}")
+        text = text.replace("{otherwise}", otherwise)
         return descent.outcome(petsc.at(x), text if petsc.failure is None else str(petsc.failure))
     except (SlabFailure, PETSc.Error) as failure:
         # PETSc's line search gives up on values that are not finite: say what made them so.
@@ -144,5 +156,5 @@ def descend_by_tao(descent: Descent, *, hessian: bool) -> tuple[Linearisation, s
             raise
         return descent.outcome(history.at or descent.start, str(petsc.failure or failure))
     finally:
-        for thing in (tao, x, g, matrix):
+        for thing in (tao, x, g, matrix, *bounds):
             thing.destroy()

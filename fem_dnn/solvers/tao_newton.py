@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from fem_dnn.errors import BadInput
 from fem_dnn.problem import LearningProblem, Linearisation
 from fem_dnn.solvers import tao
 from fem_dnn.solvers.descent import Descent, solve_by
@@ -24,6 +25,9 @@ Array = NDArray[np.float64]
 
 TaoNewtonType = Literal["bntr", "bnls", "bntl", "ntr", "nls"]
 """TAO's names of its Newton types."""
+
+UNBOUNDED: tuple[TaoNewtonType, ...] = ("ntr", "nls")
+"""Those that know no bounds."""
 
 
 def solve_tao_newton(
@@ -43,7 +47,12 @@ def solve_tao_newton(
 
     Args:
         tao_type: TAO's name of the type.
+
+    Raises:
+        BadInput: The controls have bounds, which the type does not know.
     """
+    if problem.controls.box is not None and tao_type in UNBOUNDED:
+        raise BadInput(None, "bounds", f"TAO's {tao_type} knows no bounds", "bntr, bnls, bntl")
     return solve_by(
         _descend,
         {"tao_type": tao_type, "pc_type": "none", **tao.DEFAULTS},

@@ -325,6 +325,8 @@ def test_with_value_and_number():
         ({"loss__kind": "mse", "data__targets": [0, 1], "loss__tracking": 0.5},
          "data.tracking_targets: is missing, but loss.tracking is 0.5"),
         ({"network__kernel": "1", "bounds__kernel": [0, 1]}, "bounds.kernel: bounds a kernel that"),
+        ({"network__bias": False, "bounds__bias": [1, 2]},
+         "bounds.bias: [1.0, 2.0] excludes 0, which a bias that is absent amounts to; allowed: no"),
         ({"path__parameter": "regularization.kernl"}, "path.parameter: "),
         ({"path__parameter": "mesh.depth.cells"}, '"mesh.depth.cells" is not a real number'),
         ({"path__stop": -1.0}, "path.stop: -1.0 is no value for regularization.kernel: -1.0 is"),
@@ -385,8 +387,7 @@ def test_solve_needs_targets_and_something_to_train():
 # what cannot be done yet
 
 ASKED = {
-    "bounds.kernel": {"bounds__kernel": [-1, 1]},
-    "bounds.bias": {"bounds__bias": [-1, 1]},
+    "bounds": {"bounds__kernel": [-1, 1], "solver__method": "all-at-once"},
     "solver.method": {"solver__method": "all-at-once"},
 }
 
