@@ -13,11 +13,6 @@ if TYPE_CHECKING:
 NOT_YET: list[tuple[str, Callable[[Case], bool], str]] = [
     ("bounds.kernel", lambda c: c.bounds.kernel is not None, "no bounds"),
     ("bounds.bias", lambda c: c.bounds.bias is not None, "no bounds"),
-    (
-        "solver.method",
-        lambda c: c.solver.method == "all-at-once",
-        "newton, lbfgs, sweep, layerwise, gradient",
-    ),
 ]
 """Key, whether a case asks for it, and what can be asked for instead."""
 
