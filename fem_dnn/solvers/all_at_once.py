@@ -25,7 +25,6 @@ from fem_dnn.solvers.composite_step import CompositeStep
 from fem_dnn.solvers.descent import Descent, solve_by
 from fem_dnn.solvers.history import Accuracy, Report
 from fem_dnn.solvers.newton import FORCING, REASONS
-from fem_dnn.solvers.optimality_system import OptimalityPoint
 from fem_dnn.solvers.petsc import PREFIX, original_errors
 from fem_dnn.solvers.schur import SchurSystem
 from fem_dnn.solvers.solution import Solution, Tolerances
@@ -36,9 +35,13 @@ DEFAULTS: dict[str, object] = {
     "snes_type": "python",
     "ksp_type": "stcg",
     "ksp_norm_type": "natural",
+    "ksp_cg_dtype": "preconditioned",  # the trust region's norm: the preconditioner's
     "ksp_max_it": 1000,
     "pc_type": "python",
 }
+
+SHRINKAGE = 0.25
+"""Factor on the trust radius where a step has led to controls without a state."""
 
 _SNES = PETSc.SNES.ConvergedReason
 
@@ -56,8 +59,9 @@ def solve_all_at_once(
     """Solve the learning problem with state, adjoint and controls as unknowns of one system.
 
     `hessian_solves` counts products with the system's matrix and applications of its
-    preconditioner: either has the matrix products of a Hessian-vector product. `state_solves`
-    counts evaluations of the state equation too.
+    preconditioner: either has the matrix products of a Hessian-vector product, the first without
+    iterating on implicit slabs. Evaluations of the state's and the adjoint's equations count as
+    solves, though these do not iterate either.
 
     Arguments, returns and errors are those of `solve_newton`.
     """
@@ -82,10 +86,9 @@ def _descend(descent: Descent) -> tuple[Linearisation, str]:
     method: LagrangeNewton | None = None
     try:
         snes.setOptionsPrefix(PREFIX)
-        snes.setTolerances(
-            rtol=0.0, atol=descent.target, stol=0.0, max_it=descent.iterations_left
-        )
+        snes.setTolerances(rtol=0.0, atol=descent.target, stol=0.0, max_it=descent.iterations_left)
         snes.setMaxFunctionEvaluations(1_000_000)
+        snes.setDivergenceTolerance(1e100)  # the merit function judges, not the residual's norm
         method = LagrangeNewton(descent, system, snes)
         snes.setType(PETSc.SNES.Type.PYTHON)
         snes.setPythonContext(method)
@@ -101,10 +104,14 @@ def _descend(descent: Descent) -> tuple[Linearisation, str]:
             snes.solve(None, x)
         code = snes.getConvergedReason()
         text = REASONS.get(code, f"PETSc stopped with SNES reason {code}")
-        return descent.outcome(method.solved or descent.start, text)
+        if code == _SNES.DIVERGED_TR_DELTA and method.failure is not None:
+            text = str(method.failure)
+        return descent.outcome(method.last_solved, text)
     except SlabFailure as failure:
         # In a linear solve, or for the state at the controls reached.
         solved = descent.start if method is None else method.last_solved
+        if descent.history.at is not solved:
+            descent.history.add(solved)
         return descent.outcome(solved, str(failure))
     finally:
         if method is not None:
@@ -126,6 +133,7 @@ class LagrangeNewton:
         at: The iterate.
         solved: The learning problem at the iterate's controls, where state and adjoint are solved.
         last_solved: The last of these.
+        failure: Why the method went back to it, if it did: there was no state.
         steps: Takes steps.
     """
 
@@ -136,6 +144,7 @@ class LagrangeNewton:
         self.steps = CompositeStep(system, ksp, descent.start)
         self.solved: Linearisation | None = descent.start
         self.last_solved = descent.start
+        self.failure: SlabFailure | None = None
         self.at = system.space.solved(descent.start)
 
     def function(self, _snes: PETSc.SNES, x: PETSc.Vec, f: PETSc.Vec) -> None:
@@ -152,21 +161,24 @@ class LagrangeNewton:
     def solve(self, snes: PETSc.SNES, _right: PETSc.Vec | None, x: PETSc.Vec) -> None:
         """Iterate, as PETSc calls it."""
         f, _ = snes.getFunction()
-        iteration = 0
+        descent, iteration = self.descent, 0
         while True:
             norm = self._show(snes, iteration, x, f)
             reason = snes.callConvergenceTest(iteration, x.norm(), 0.0, norm)
-            if not reason and iteration >= snes.max_it:
+            last = iteration >= snes.max_it
+            if reason or last:
+                self._solve_equations()
+            if iteration > 0:
+                descent.history.add(self.solved or self.at)
+            if self.last_solved.gradient_norm <= descent.target:
+                reason = _SNES.CONVERGED_FNORM_ABS
+                break
+            if reason == _SNES.CONVERGED_FNORM_ABS and not descent.options.given("snes_atol"):
+                reason = _SNES.CONVERGED_ITERATING  # the reduced gradient says otherwise
+            if last:
                 reason = _SNES.DIVERGED_MAX_IT
             if reason:
-                self._solve_equations()
-                if iteration > 0:
-                    self.descent.history.add(self.last_solved)
-                met = self.last_solved.gradient_norm <= self.descent.target
-                if met or reason != _SNES.CONVERGED_FNORM_ABS or iteration >= snes.max_it:
-                    break
-            elif iteration > 0:
-                self.descent.history.add(self.at)
+                break
             if not self._move(norm):
                 reason = _SNES.DIVERGED_TR_DELTA
                 break
@@ -187,11 +199,21 @@ class LagrangeNewton:
     def _move(self, norm: float) -> bool:
         """To the next iterate; False if there is none."""
         descent, steps = self.descent, self.steps
-        relative = norm / (descent.history.iterations[0].gradient_norm or 1.0)
-        last = 0.3 * descent.target / norm if norm > descent.target else 1.0
+        accuracy: float | None = None
+        if not descent.options.given("ksp_rtol"):
+            # As in `newton`: as quadratic convergence needs, no better than the last step needs.
+            relative = norm / (descent.history.iterations[0].gradient_norm or 1.0)
+            last = 0.3 * descent.target / norm if norm > descent.target else 1.0
+            accuracy = min(FORCING, max(relative, last))
         before = steps.linear_iterations
         while True:
-            following = steps.take(self.at, min(FORCING, max(relative, last)))
+            try:
+                following = steps.take(self.at, accuracy)
+            except SlabFailure as failure:
+                if self.solved is not None:
+                    raise
+                self._go_back(failure)
+                return True
             descent.history.linear_iterations += steps.linear_iterations - before
             before = steps.linear_iterations
             if following is not None:
@@ -205,7 +227,19 @@ class LagrangeNewton:
 
     def _solve_equations(self) -> None:
         """Solve state and adjoint for the iterate's controls, where that is not done yet."""
-        if self.solved is None:
-            solved = self.descent.start.problem.linearise(self.at.control)
+        if self.solved is not None:
+            return
+        solved = self.descent.start.problem.linearise(self.at.control)
+        try:
             self.at = self.system.space.solved(solved)
+        except SlabFailure as failure:
+            self._go_back(failure)
+        else:
             self.solved = self.last_solved = solved
+
+    def _go_back(self, failure: SlabFailure) -> None:
+        """To the last point with a state: the merit function does not see that slabs fail."""
+        self.failure = failure
+        self.solved = self.last_solved
+        self.at = self.system.space.solved(self.last_solved)
+        self.steps.radius *= SHRINKAGE

@@ -31,6 +31,10 @@ Array = NDArray[np.float64]
 ACCEPTED, POOR, GOOD = 1e-4, 0.25, 0.75
 """Parts of the predicted decrease at which a step is taken, the region shrinks, and grows."""
 
+DELTA_0 = 0.1
+"""First trust radius, relative. Long first steps leave single nodes with large pre-activations,
+which hardly count in the objective and take Newton's method many iterations to bring back."""
+
 SHORTEST = 2.0**-8
 """Part of a tangential step below which it is given up."""
 
@@ -50,15 +54,16 @@ class CompositeStep:
         start: Where the method starts, with state and adjoint solved.
 
     Attributes:
-        radius: Trust radius for the controls, in the regulariser's norm. At first (2 J)^(1/2):
-            any control with a lower objective is no larger (theory.md section 1).
+        radius: Trust radius for the controls, in the regulariser's norm. At first a tenth of
+            (2 J)^(1/2), the size of the largest control with a lower objective.
         penalty: rho. At first |p|^2/(2 loss): for a loss w|f - g|^2/2 this is w T.
         linear_iterations: Krylov iterations so far.
     """
 
     def __init__(self, system: SchurSystem, ksp: PETSc.KSP, start: Linearisation) -> None:
         self.system, self.ksp = system, ksp
-        self.radius = self._first_radius = math.sqrt(2 * max(start.objective, 0.0)) or 1.0
+        self.radius = DELTA_0 * math.sqrt(2 * max(start.objective, 0.0)) or 1.0
+        self._first_radius = self.radius
         P = start.adjoint.levels
         size, loss = system.space.level_dot(P, P), start.loss
         self.penalty = size / (2 * loss) if size > 0 and loss > 0 else 1.0
@@ -70,24 +75,25 @@ class CompositeStep:
         """Whether the trust region has shrunk to nothing."""
         return self.radius < 1e-12 * self._first_radius
 
-    def take(self, at: OptimalityPoint, accuracy: float) -> OptimalityPoint | None:
-        """The next point; None if no step of sensible length does (collective).
+    def take(self, at: OptimalityPoint, accuracy: float | None) -> OptimalityPoint | None:
+        """The next point; None, and a smaller radius, if no step of sensible length does.
+
+        Collective.
 
         Args:
             at: The point.
-            accuracy: Relative accuracy of the linear solve.
+            accuracy: Relative accuracy of the linear solve; None: as the Krylov solver has it.
         """
         space, system = self.system.space, self.system
         system.at = at
         F, nothing = at.residual, np.zeros_like(at.slopes)
-        no_control = np.zeros_like(at.control)
-        normal = Unknowns(at.solve_linearised_state(-F.multipliers), nothing, no_control)
-        of_normal = at.product(normal)
-        right = Unknowns(
-            -(F.slopes + of_normal.slopes), nothing, -(F.control + of_normal.control)
-        )
+        at.problem.work.states += 1
+        slopes = at.solve_linearised_state(-F.multipliers)
+        normal = Unknowns(slopes, nothing, np.zeros_like(at.control))
+        of_normal = system.product(normal)
+        right = Unknowns(-(F.slopes + of_normal.slopes), nothing, -(F.control + of_normal.control))
         tangential, on_boundary = self._minimise(right, accuracy)
-        of_tangential = at.product(tangential)
+        of_tangential = system.product(tangential)
 
         n, t, r, f, Hn, Ht = map(
             space.coordinates, (normal, tangential, right, F, of_normal, of_tangential)
@@ -98,24 +104,29 @@ class CompositeStep:
         if constant > 0.25 * self.penalty * infeasibility:
             self.penalty = 4 * constant / infeasibility
         merit = self._merit(at, at.multipliers)
-        length = self.radius if on_boundary else system.metric.norm(tangential.control)
+        length = self.radius
+        if not on_boundary:
+            length = min(length, system.metric.norm(tangential.control))
 
         part = 1.0
         while part >= SHORTEST:
-            model = constant + part * slope + 0.5 * part**2 * curvature
-            predicted = 0.5 * self.penalty * infeasibility - model
-            step = Unknowns(
-                normal.slopes + part * tangential.slopes, nothing, part * tangential.control
-            )
             trial = OptimalityPoint(
                 at.problem,
-                Unknowns(at.slopes + step.slopes, at.multipliers, at.control + step.control),
+                Unknowns(
+                    at.slopes + normal.slopes + part * tangential.slopes,
+                    at.multipliers,
+                    at.control + part * tangential.control,
+                ),
             )
             adjoint_change = F.slopes + of_normal.slopes + part * of_tangential.slopes
+            model = constant + part * slope + 0.5 * part**2 * curvature
+            predicted = 0.5 * self.penalty * infeasibility - model
             if predicted <= NOISE * (abs(merit) + abs(at.objective)):
                 # The merit's values are no evidence here, the residuals are.
                 moved = self._with_new_multipliers(at, trial, adjoint_change)
-                return moved if moved.gradient_norm < at.gradient_norm else None
+                if moved.gradient_norm < at.gradient_norm:
+                    return moved
+                break
             decrease = merit - self._merit(trial, at.multipliers)
             if decrease >= ACCEPTED * predicted:
                 self._adjust(decrease / predicted, part, length, on_boundary)
@@ -124,12 +135,13 @@ class CompositeStep:
         self.radius = SHORTEST * length
         return None
 
-    def _minimise(self, right: Unknowns, accuracy: float) -> tuple[Unknowns, bool]:
+    def _minimise(self, right: Unknowns, accuracy: float | None) -> tuple[Unknowns, bool]:
         """The tangential step, its multipliers left out, and whether it ends on the boundary."""
         space, ksp = self.system.space, self.ksp
         self._right.array_w[:] = space.coordinates(right)
         set_trust_radius(ksp, self.radius)
-        ksp.setTolerances(rtol=accuracy)
+        if accuracy is not None:
+            ksp.setTolerances(rtol=accuracy)
         with original_errors():
             ksp.solve(self._right, self._solution)
         self.linear_iterations += ksp.getIterationNumber()
@@ -147,12 +159,15 @@ class CompositeStep:
     def _with_new_multipliers(
         self, at: OptimalityPoint, trial: OptimalityPoint, right: Array
     ) -> OptimalityPoint:
+        at.problem.work.adjoints += 1
         change = at.solve_linearised_adjoint(-right).levels
         return trial.with_multipliers(at.multipliers + change)
 
     def _adjust(self, ratio: float, part: float, length: float, on_boundary: bool) -> None:
-        if part < 1 or ratio < POOR:
-            self.radius = 0.5 * part * length if ratio < POOR else part * length
+        if ratio < POOR:
+            self.radius = 0.5 * part * length
+        elif part < 1:
+            self.radius = part * length
         elif ratio > GOOD and on_boundary:
             self.radius *= 2
 

@@ -98,7 +98,7 @@ class SystemSpace:
         )
 
     def level_dot(self, a: Array, b: Array) -> float:
-        """sum_s w_s sum_k omega_k int_Y a b dx, of shape (levels, n_local, samples) (collective)."""
+        """sum_s w_s sum_k omega_k int_Y a b dx of slopes or multipliers (collective)."""
         local = np.vdot(self._scale * a, self._scale * b)
         return float(self.problem.network.space.sum(np.array(local)))
 
@@ -161,7 +161,7 @@ class OptimalityPoint(Linearisation):
         self.problem.work.adjoints += 1
         q = self.state.slope * self.multipliers
         driven = transpose(self.weights, range(len(q)), q)
-        misfit = self._tracked(self._misfit)
+        misfit = self._tracked(self.misfit)
         levels = self.problem.network.levels
         ends, stages = integrate_back(levels, self.loss_point.terminal, driven, misfit)
         return AdjointTrajectory(ends, self.multipliers, q), stages - self.multipliers
@@ -239,8 +239,8 @@ class OptimalityPoint(Linearisation):
     def stationarity_part(self, q: Array) -> Array:
         """L_cP dP with q = sigma'(u) dP: the stationarity equation's change with the adjoint."""
         K, n = self.problem.controls.outputs, len(self._nothing)
-        kernel = self._kernel_part([(q, self.state.gathered)])
-        return self._assemble(kernel, self._bias_part(q), np.zeros((K, n)), np.zeros(K))
+        kernel = self.kernel_part([(q, self.state.gathered)])
+        return self._assemble(kernel, self.bias_part(q), np.zeros((K, n)), np.zeros(K))
 
     def _image(self, weights: LayerWeights, stages: Array) -> tuple[Array, Array]:
         """K f at all levels, and sqrt(h) f on all nodes, from f there; zeros without a kernel."""
