@@ -387,7 +387,6 @@ def test_solve_needs_targets_and_something_to_train():
 ASKED = {
     "bounds.kernel": {"bounds__kernel": [-1, 1]},
     "bounds.bias": {"bounds__bias": [-1, 1]},
-    "solver.method": {"solver__method": "all-at-once"},
 }
 
 

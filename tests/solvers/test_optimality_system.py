@@ -6,12 +6,12 @@ import ufl
 from dolfinx import fem
 from helpers import GRADED, everywhere, in_file_order, random_control, random_problem, relative
 from mpi4py import MPI
+from systems import infeasible, random_unknowns
 
 from fem_dnn.adjoint import transpose
 from fem_dnn.depth import SCHEMES
 from fem_dnn.integration import Integral, integrate, integrate_back
 from fem_dnn.mesh import DepthWidthMesh
-from fem_dnn.problem import LearningProblem
 from fem_dnn.solvers.optimality_system import OptimalityPoint, SystemSpace, Unknowns
 from fem_dnn.state import LayerWeights
 from fem_dnn.verification import fitted_order
@@ -37,20 +37,6 @@ PROBLEMS = {
 
 CYLINDERS = [*((scheme, 3, 1) for scheme in SCHEMES), ("dg1", (2, 2), 0)]
 """Scheme, cells and width degree."""
-
-
-def random_unknowns(problem: LearningProblem, seed: int, scale: float = 1.0) -> Unknowns:
-    """The same on any number of ranks."""
-    rng, space = np.random.default_rng(seed), problem.network.space
-    shape = (problem.network.levels.count, space.n_nodes, len(problem.sample_weights))
-    z, P = (space.from_file_order(rng.standard_normal(shape), axis=1) for _ in range(2))
-    return Unknowns(scale * z, scale * P, random_control(problem, seed, scale))
-
-
-def infeasible(comm=WORLD, **options) -> OptimalityPoint:
-    """A point that satisfies none of the equations."""
-    problem = random_problem(comm, **options)
-    return OptimalityPoint(problem, random_unknowns(problem, 4, 0.6))
 
 
 def lagrangian(space: SystemSpace, vector: np.ndarray) -> float:

@@ -1,7 +1,5 @@
 """The preconditioner: a matrix's exact inverse, and what conjugate gradients make of it."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -9,13 +7,11 @@ import pytest
 from helpers import random_control, random_problem, relative
 from mpi4py import MPI
 from petsc4py import PETSc
-from test_optimality_system import infeasible, random_unknowns
+from systems import infeasible, krylov_solver, random_unknowns
 
 from fem_dnn.problem import LearningProblem
 from fem_dnn.solvers import solve_newton
-from fem_dnn.solvers.all_at_once import DEFAULTS
 from fem_dnn.solvers.optimality_system import SystemSpace, Unknowns
-from fem_dnn.solvers.petsc import PREFIX, inserted_options
 from fem_dnn.solvers.schur import ControlMetric, SchurSystem, set_trust_radius
 
 pytestmark = pytest.mark.mpi
@@ -23,18 +19,6 @@ pytestmark = pytest.mark.mpi
 WORLD = MPI.COMM_WORLD
 
 SMOOTH = dict.fromkeys(("kernel_depth", "bias_depth", "kernel_width"), 0.01)
-
-
-@contextmanager
-def krylov_solver(system: SchurSystem) -> Iterator[PETSc.KSP]:
-    """With the method's own options."""
-    ksp = PETSc.KSP().create(system.comm)
-    with inserted_options(PREFIX, DEFAULTS, {}):
-        system.use(ksp)
-        ksp.setOptionsPrefix(PREFIX)
-        ksp.setFromOptions()
-        yield ksp
-    ksp.destroy()
 
 
 def smoothed(problem: LearningProblem) -> LearningProblem:
