@@ -206,7 +206,7 @@ class LagrangeNewton:
             last = 0.3 * descent.target / norm if norm > descent.target else 1.0
             accuracy = min(FORCING, max(relative, last))
         before = steps.linear_iterations
-        while True:
+        while not steps.exhausted:
             try:
                 following = steps.take(self.at, accuracy)
             except SlabFailure as failure:
@@ -214,16 +214,17 @@ class LagrangeNewton:
                     raise
                 self._go_back(failure)
                 return True
-            descent.history.linear_iterations += steps.linear_iterations - before
-            before = steps.linear_iterations
+            finally:
+                descent.history.linear_iterations += steps.linear_iterations - before
+                before = steps.linear_iterations
             if following is not None:
                 self.at, self.solved = following, None
                 return True
             if self.solved is None:
-                self._solve_equations()
-                return True
-            if steps.exhausted:
-                return False
+                break
+        moved = self.solved is None
+        self._solve_equations()
+        return moved
 
     def _solve_equations(self) -> None:
         """Solve state and adjoint for the iterate's controls, where that is not done yet."""

@@ -38,6 +38,9 @@ which hardly count in the objective and take Newton's method many iterations to 
 SHORTEST = 2.0**-8
 """Part of a tangential step below which it is given up."""
 
+LESS = 0.9
+"""Part of the residuals that a step has to leave at the most, where they judge."""
+
 BOUNDARY = {
     PETSc.KSP.ConvergedReason.CONVERGED_STEP_LENGTH,
     PETSc.KSP.ConvergedReason.CONVERGED_NEG_CURVE,
@@ -124,7 +127,7 @@ class CompositeStep:
             if predicted <= NOISE * (abs(merit) + abs(at.objective)):
                 # The merit's values are no evidence here, the residuals are.
                 moved = self._with_new_multipliers(at, trial, adjoint_change)
-                if moved.gradient_norm < at.gradient_norm:
+                if moved.gradient_norm < LESS * at.gradient_norm:
                     return moved
                 break
             decrease = merit - self._merit(trial, at.multipliers)
