@@ -108,7 +108,9 @@ def test_overrides_and_the_initial_guess(folder):
     assert norms[-1] <= 1e-3 * norms[0] < min(norms[:-1])
 
 
-@pytest.mark.parametrize("method", ["newton", "lbfgs", "sweep", "layerwise", "gradient"])
+@pytest.mark.parametrize(
+    "method", ["newton", "all-at-once", "lbfgs", "sweep", "layerwise", "gradient"]
+)
 def test_not_converged(folder, method):
     """Exit status 1, advice in the reason, results written all the same."""
     out = f"stopped-{method}"
