@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from fem_dnn.solvers import (
         Solution,
         Tolerances,
+        solve_all_at_once,
         solve_gradient,
         solve_layerwise,
         solve_lbfgs,
@@ -65,6 +66,7 @@ _WHERE = {
     "solvers": (
         "Solution",
         "Tolerances",
+        "solve_all_at_once",
         "solve_gradient",
         "solve_layerwise",
         "solve_lbfgs",
@@ -113,6 +115,7 @@ __all__ = [
     "predict",
     "read_case",
     "solve",
+    "solve_all_at_once",
     "solve_gradient",
     "solve_layerwise",
     "solve_lbfgs",

@@ -65,8 +65,6 @@ def _march_back(
     adjoint.ends[-1] = terminal
     guess = np.zeros(stage_shape)
     points = len(scheme.tracking_points)
-    # dg's tracking points are its levels, resnet's is fed by its only level.
-    feed = (scheme.tracking_weights[:, None] * scheme.tracking_stages).T / scheme.weights[:, None]
     backwards = scheme.extrapolation[::-1, ::-1]
     for n in reversed(range(levels.layers)):
         tau = levels.steps[n]
@@ -76,7 +74,7 @@ def _march_back(
         adjoint.ends[n] = adjoint.ends[n + 1]
         if len(residuals):
             r = residuals[n * points : (n + 1) * points]
-            start = start + tau * combine(feed, r)
+            start = start + tau * combine(scheme.adjoint_tracking, r)
             adjoint.ends[n] += tau * combine(scheme.tracking_weights, r)
 
         driven = 0.0 if source is None else source(slab)
@@ -85,7 +83,7 @@ def _march_back(
             P: Array, slab: range = slab, part: slice = part, driven: Array | float = driven
         ) -> Array:
             adjoint.q[part] = to_q(part, P)
-            return _transpose(weights, slab, adjoint.q[part]) + driven
+            return transpose(weights, slab, adjoint.q[part]) + driven
 
         interval = (float(levels.points[n]), float(levels.points[n + 1]))
         P, slope = solve_stages(
@@ -98,11 +96,11 @@ def _march_back(
     return adjoint
 
 
-def _transpose(weights: LayerWeights, slab: range, q: Array) -> Array:
-    """K_k' q_k at the slab's levels."""
+def transpose(weights: LayerWeights, levels: range, q: Array) -> Array:
+    """K_k' q_k at some levels k (collective); shape of q, (levels, n_local, samples)."""
     if weights.operator is None:
         return np.zeros_like(q)
-    return np.stack([weights.operator.apply_transpose(k, q[i]) for i, k in enumerate(slab)])
+    return np.stack([weights.operator.apply_transpose(k, q[i]) for i, k in enumerate(levels)])
 
 
 def solve_adjoint(
@@ -111,8 +109,9 @@ def solve_adjoint(
     state: StateTrajectory,
     terminal: Array,
     residuals: Array,
+    source: Array | None = None,
 ) -> AdjointTrajectory:
-    """Solve -d_t p = K'(sigma'(u) p) + r, p(T) = terminal.
+    """Solve -d_t p = K'(sigma'(u) P) + r, p(T) = terminal, where P = p + source at the levels.
 
     Args:
         network: Width space, depth levels, activation.
@@ -120,14 +119,21 @@ def solve_adjoint(
         state: The state at them.
         terminal: Gradient of the terminal loss, shape (n_local, samples).
         residuals: mu (f - g) at the tracking points, shape (points, n_local, samples) or empty.
+        source: What is added to p at the control levels, shape (levels, n_local, samples).
     """
-    return _march_back(
+    if source is None:
+        return _march_back(
+            network, terminal, residuals, weights, lambda part, P: state.slope[part] * P
+        )
+    adjoint = _march_back(
         network,
         terminal,
         residuals,
         weights,
-        lambda part, P: state.slope[part] * P,
+        lambda part, P: state.slope[part] * (P + source[part]),
     )
+    adjoint.levels += source
+    return adjoint
 
 
 def solve_second_adjoint(
@@ -161,5 +167,5 @@ def solve_second_adjoint(
         residuals,
         weights,
         lambda part, dP: state.slope[part] * dP + fixed[part],
-        lambda slab: _transpose(direction, slab, adjoint.q[slab.start : slab.stop]),
+        lambda slab: transpose(direction, slab, adjoint.q[slab.start : slab.stop]),
     )

@@ -276,19 +276,15 @@ def validate(case: CaseFile, set_: Overrides = None, quiet: Quiet = False) -> No
 
     read = read_case_collectively(MPI.COMM_WORLD, case, set_ or ())
     model = assemble(read, MPI.COMM_WORLD)
-    needs = {
-        "forward": require_given_controls,
-        "solve": require_learning_problem,
-        "compare": require_learning_problem,
-        "transfer": require_learning_problem,
-    }
+    learning = ("solve", "compare", "transfer")
+    needs = {("forward",): require_given_controls, learning: require_learning_problem}
     accepted, refused = ["check", "predict"], []
-    for command, require in needs.items():
+    for commands, require in needs.items():
         try:
             require(read)
-            accepted.append(command)
+            accepted += commands
         except BadInput as problem:
-            refused.append(f"not for {command}: {problem.key} {problem.wrong}")
+            refused.append(f"not for {', '.join(commands)}: {problem.key} {problem.wrong}")
     if MPI.COMM_WORLD.rank == 0 and not quiet:
         space, levels = model.network.space, model.network.levels
         samples = len(model.ingredients.train.inputs)

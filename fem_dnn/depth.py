@@ -66,6 +66,12 @@ class DepthScheme:
         return self.stages.T * self.weights[None, :] / self.weights[:, None]
 
     @cached_property
+    def adjoint_tracking(self) -> Array:
+        """What the tracking points feed to the adjoint's levels, B*_ik = omega_k B_ki / w_i."""
+        fed = (self.tracking_weights[:, None] * self.tracking_stages).T
+        return np.asarray(fed / self.weights[:, None], np.float64)
+
+    @cached_property
     def extrapolation(self) -> Array:
         """E_ij: values at the next slab's levels (of equal thickness) of the slab's polynomial."""
         return np.stack([phi(1 + self.points) for phi in lagrange_basis(self.points)], axis=1)

@@ -16,10 +16,17 @@ from numpy.typing import NDArray
 
 from fem_dnn.adjoint import AdjointTrajectory, solve_adjoint, solve_second_adjoint
 from fem_dnn.controls import ControlParts, ControlSpace
-from fem_dnn.losses import LossPoint, OutputLayer, TerminalLoss
+from fem_dnn.losses import LossPoint, LossTangent, OutputLayer, TerminalLoss
 from fem_dnn.nonlocal_operator import NonlocalOperator
 from fem_dnn.regularization import Regularization
-from fem_dnn.state import LayerWeights, Network, StateTrajectory, solve_state, solve_tangent
+from fem_dnn.state import (
+    LayerWeights,
+    Network,
+    StateTrajectory,
+    TangentTrajectory,
+    solve_state,
+    solve_tangent,
+)
 
 Array = NDArray[np.float64]
 
@@ -291,9 +298,19 @@ class Linearisation:
             loss.terminal,
             self._tracked(tangent.tracked),
         )
-        kernel = self.kernel_part([(second.q, self.state.gathered), (adjoint.q, tangent.gathered)])
-        bias = self.bias_part(second.q)
-        penalty = problem.regularization.action(direction)
+        return self._gradient_tangent(direction, tangent, second, loss)
+
+    def _gradient_tangent(
+        self,
+        direction: Array,
+        tangent: TangentTrajectory,
+        second: AdjointTrajectory,
+        loss: LossTangent,
+    ) -> Array:
+        """Derivative of the gradient where those of state, adjoint and loss are known."""
+        pairs = [(second.q, self.state.gathered), (self.adjoint.q, tangent.gathered)]
+        kernel, bias = self.kernel_part(pairs), self.bias_part(second.q)
+        penalty = self.problem.regularization.action(direction)
         return penalty + self._assemble(kernel, bias, loss.functions, loss.offsets)
 
     def kernel_part(self, products: list[tuple[Array, Array | None]]) -> Array | None:

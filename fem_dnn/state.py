@@ -153,16 +153,32 @@ def solve_state(
     return trajectory
 
 
+def change_of_u(direction: LayerWeights, state: StateTrajectory, levels: range) -> Array:
+    """dK f + db at some levels, shape (levels, n_local, samples)."""
+    change = np.zeros((len(levels), *state.u.shape[1:]))
+    for i, level in enumerate(levels):
+        if direction.operator is not None and state.gathered is not None:
+            change[i] = direction.operator.apply(level, state.gathered[level])
+        if direction.bias is not None:
+            change[i] += direction.bias[level]
+    return change
+
+
 def solve_tangent(
-    network: Network, weights: LayerWeights, state: StateTrajectory, direction: LayerWeights
+    network: Network,
+    weights: LayerWeights,
+    state: StateTrajectory,
+    direction: LayerWeights,
+    source: Array | None = None,
 ) -> TangentTrajectory:
-    """Solve the linearised state equation d_t df = sigma'(u)(K df + dK f + db), df(0) = 0.
+    """Solve the linearised state equation d_t df = sigma'(u)(K df + dK f + db) + r, df(0) = 0.
 
     Args:
         network: Width space, depth levels, activation.
         weights: Kernel and bias at which the equation is linearised.
         state: The state there.
         direction: Change dK, db of kernel and bias.
+        source: r at the control levels, shape (levels, n_local, samples); None: 0.
     """
     levels, operator = network.levels, weights.operator
     keep = operator is not None
@@ -176,20 +192,16 @@ def solve_tangent(
     def slopes_of_slab(n: int) -> Slopes:
         slab = levels.of_slab(n)
         part = slice(slab.start, slab.stop)
-        source = np.zeros_like(state.u[part])
-        for i, level in enumerate(slab):
-            if direction.operator is not None and state.gathered is not None:
-                source[i] = direction.operator.apply(level, state.gathered[level])
-            if direction.bias is not None:
-                source[i] += direction.bias[level]
+        driven = change_of_u(direction, state, slab)
 
         def slopes(dF: Array) -> Array:
             for i, level in enumerate(slab):
-                tangent.u[level] = source[i]
+                tangent.u[level] = driven[i]
                 if operator is not None and tangent.gathered is not None:
                     tangent.gathered[level] = operator.gather(dF[i])
                     tangent.u[level] += operator.apply(level, tangent.gathered[level])
-            return state.slope[part] * tangent.u[part]
+            result = state.slope[part] * tangent.u[part]
+            return result if source is None else result + source[part]
 
         return slopes
 

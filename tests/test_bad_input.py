@@ -69,7 +69,6 @@ CASES = {
     "negative rtol": ({"solver": {"rtol": -1e-3}}, "solver.rtol"),
     "l2 with learned outputs": ({"loss": {"train_outputs": True}}, "loss.train_outputs"),
     "nothing to train": ({"network": {"kernel": False, "bias": "t"}}, "network"),
-    "unsupported method": ({"solver": {"method": "all-at-once"}}, "solver.method"),
     "mesh file": ({"mesh": {"width": {"file": "disk.msh"}}}, "mesh.width.file"),
     "code": (data(inputs=["__import__('os').getcwd()", "1"]), "data.inputs[0]"),
     "unknown function": (data(inputs=["bessel(x[0])", "1"]), "data.inputs[0]"),

@@ -108,7 +108,9 @@ def test_overrides_and_the_initial_guess(folder):
     assert norms[-1] <= 1e-3 * norms[0] < min(norms[:-1])
 
 
-@pytest.mark.parametrize("method", ["newton", "lbfgs", "sweep", "layerwise", "gradient"])
+@pytest.mark.parametrize(
+    "method", ["newton", "all-at-once", "lbfgs", "sweep", "layerwise", "gradient"]
+)
 def test_not_converged(folder, method):
     """Exit status 1, advice in the reason, results written all the same."""
     out = f"stopped-{method}"
@@ -208,20 +210,24 @@ def test_exact_objective(folder, activation, objective):
 GIVEN = ["--set", "network.kernel=x[0]", "--set", "network.bias=t"]
 VALIDATED = {
     # case file and overrides -> the commands it is good for, what is said about the others
-    "learning problem": (["case.toml"], "predict, solve", ["forward: network.kernel is true"]),
+    "learning problem": (
+        ["case.toml"],
+        "check, compare, predict, solve, transfer",
+        ["forward: network.kernel is true"],
+    ),
     "given controls": (
         ["case.toml", *GIVEN],
-        "forward, predict",
-        ["solve: network has nothing to train"],
+        "check, forward, predict",
+        ["solve, compare, transfer: network has nothing to train"],
     ),
     "no targets": (
         ["inputs.toml"],
-        "predict",
-        ["forward: network.kernel is true", "solve: data.targets is missing"],
+        "check, predict",
+        ["forward: network.kernel is true", "solve, compare, transfer: data.targets is missing"],
     ),
     "learned outputs alone": (
         ["outputs.toml", *GIVEN],
-        "forward, predict, solve",
+        "check, compare, forward, predict, solve, transfer",
         [],
     ),
 }

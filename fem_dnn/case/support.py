@@ -18,11 +18,6 @@ NOT_YET: list[tuple[str, Callable[[Case], bool], str]] = [
         lambda c: c.solver.method == "all-at-once" and c.bounds != type(c.bounds)(),
         f"with solver.method = {_BOUNDED}",
     ),
-    (
-        "solver.method",
-        lambda c: c.solver.method == "all-at-once",
-        "newton, lbfgs, sweep, layerwise, gradient",
-    ),
 ]
 """Key, whether a case asks for it, and what can be asked for instead."""
 

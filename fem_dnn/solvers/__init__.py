@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import get_args
 
+from fem_dnn.solvers.all_at_once import solve_all_at_once
 from fem_dnn.solvers.gradient import solve_gradient
 from fem_dnn.solvers.layerwise import solve_layerwise
 from fem_dnn.solvers.lbfgs import solve_lbfgs
@@ -17,6 +18,7 @@ __all__ = [
     "METHODS",
     "Solution",
     "Tolerances",
+    "solve_all_at_once",
     "solve_gradient",
     "solve_layerwise",
     "solve_lbfgs",
@@ -27,6 +29,7 @@ __all__ = [
 
 METHODS: dict[str, Callable[..., Solution]] = {
     "newton": solve_newton,
+    "all-at-once": solve_all_at_once,
     "lbfgs": solve_lbfgs,
     "sweep": solve_sweep,
     "layerwise": solve_layerwise,

@@ -18,7 +18,7 @@ class Iteration:
     Attributes:
         iteration: Number of the iterate; 0 is the initial guess.
         objective: J.
-        gradient_norm: L2 norm of the reduced gradient.
+        gradient_norm: L2 norm of the reduced gradient (of `all_at_once`, see there).
         linear_iterations: Krylov iterations so far.
         state_solves, adjoint_solves, hessian_solves: Equations and Hessian products so far.
         sweeps: All work so far in state solves (`problem.Work.sweeps`).

@@ -388,7 +388,6 @@ def test_solve_needs_targets_and_something_to_train():
 
 ASKED = {
     "bounds": {"bounds__kernel": [-1, 1], "solver__method": "all-at-once"},
-    "solver.method": {"solver__method": "all-at-once"},
 }
 
 
