@@ -24,8 +24,8 @@ from fem_dnn.slab import SlabFailure
 from fem_dnn.solvers.composite_step import CompositeStep
 from fem_dnn.solvers.descent import Descent, solve_by
 from fem_dnn.solvers.history import Accuracy, Report
-from fem_dnn.solvers.newton import FORCING, REASONS
-from fem_dnn.solvers.petsc import PREFIX, original_errors
+from fem_dnn.solvers.newton import REASONS
+from fem_dnn.solvers.petsc import PREFIX, original_errors, read_options
 from fem_dnn.solvers.schur import SchurSystem
 from fem_dnn.solvers.solution import Solution, Tolerances
 
@@ -94,7 +94,8 @@ def _descend(descent: Descent) -> tuple[Linearisation, str]:
         snes.setPythonContext(method)
         snes.setFunction(method.function, f)
         snes.setJacobian(method.jacobian, system.matrix, system.matrix)
-        snes.setFromOptions()
+        with read_options():
+            snes.setFromOptions()
         if snes.getType() != PETSc.SNES.Type.PYTHON:
             raise BadInput(None, "PETSc option -snes_type", "all-at-once brings its own type")
         descent.options.require_read()
@@ -201,10 +202,7 @@ class LagrangeNewton:
         descent, steps = self.descent, self.steps
         accuracy: float | None = None
         if not descent.options.given("ksp_rtol"):
-            # As in `newton`: as quadratic convergence needs, no better than the last step needs.
-            relative = norm / (descent.history.iterations[0].gradient_norm or 1.0)
-            last = 0.3 * descent.target / norm if norm > descent.target else 1.0
-            accuracy = min(FORCING, max(relative, last))
+            accuracy = descent.forcing(norm)
         before = steps.linear_iterations
         while not steps.exhausted:
             try:

@@ -72,11 +72,11 @@ class Descent:
         iterations = len(self.history.iterations) - 1
         return at, text.format(gradient_norm=at.gradient_norm, iterations=iterations)
 
-    def forcing(self, at: Linearisation) -> float:
-        """The relative accuracy that a Newton step's linear solve needs at an iterate."""
-        relative = at.gradient_norm / (self.history.iterations[0].gradient_norm or 1.0)
+    def forcing(self, norm: float) -> float:
+        """The relative accuracy that a Newton step's linear solve needs at a gradient norm."""
+        relative = norm / (self.history.iterations[0].gradient_norm or 1.0)
         # No less accurate than quadratic convergence needs, no more than the last step needs.
-        last = 0.3 * self.target / at.gradient_norm if at.gradient_norm > self.target else 1.0
+        last = 0.3 * self.target / norm if norm > self.target else 1.0
         return min(FORCING, max(relative, last))
 
 

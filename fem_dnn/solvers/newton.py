@@ -140,7 +140,8 @@ def _descend(descent: Descent) -> tuple[Linearisation, str]:
         if iteration > 0:  # the start is in the history already
             history.add(petsc.at(snes.getSolution()))
         if not descent.options.given("ksp_rtol"):
-            snes.getKSP().setTolerances(rtol=descent.forcing(petsc.at(snes.getSolution())))
+            norm = petsc.at(snes.getSolution()).gradient_norm
+            snes.getKSP().setTolerances(rtol=descent.forcing(norm))
 
     def l2_convergence(snes: PETSc.SNES, iteration: int, _norms: object) -> int:
         """As PETSc's own test, with the L2 norm of the gradient in place of |T' gradient|."""

@@ -111,7 +111,7 @@ def descend_by_tao(
             # petsc4py does not tell them; every one takes one product.
             history.linear_iterations = linear_iterations + history.hessian_solves
             if not any(map(descent.options.given, ("ksp_rtol", "tao_bnk_ksp_rtol"))):
-                forcing = descent.forcing(petsc.at(tao.getSolution()))
+                forcing = descent.forcing(petsc.at(tao.getSolution()).gradient_norm)
                 tao.getKSP().setTolerances(rtol=forcing)
         if tao.getIterationNumber() > 0:  # the start is in the history already
             history.add(petsc.at(tao.getSolution()))
