@@ -14,8 +14,7 @@ from fem_dnn.request import CaseLike, Request, read_any
 from fem_dnn.result_folder import write_failure, write_files
 from fem_dnn.results import provenance
 from fem_dnn.slab import SlabFailure
-from fem_dnn.solvers import ALL_METHODS, METHODS, Solution, Tolerances
-from fem_dnn.solvers.tao_newton import UNBOUNDED
+from fem_dnn.solvers import ALL_METHODS, METHODS, UNBOUNDED, Solution, Tolerances
 from fem_dnn.threads import suitable_threads
 
 Result = dict[str, Any]

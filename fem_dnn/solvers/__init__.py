@@ -11,11 +11,12 @@ from fem_dnn.solvers.lbfgs import solve_lbfgs
 from fem_dnn.solvers.newton import solve_newton
 from fem_dnn.solvers.solution import Solution, Tolerances
 from fem_dnn.solvers.sweep import solve_sweep
-from fem_dnn.solvers.tao_newton import TaoNewtonType, solve_tao_newton
+from fem_dnn.solvers.tao_newton import UNBOUNDED_TAO, TaoNewtonType, solve_tao_newton
 
 __all__ = [
     "ALL_METHODS",
     "METHODS",
+    "UNBOUNDED",
     "Solution",
     "Tolerances",
     "solve_all_at_once",
@@ -41,3 +42,6 @@ ALL_METHODS: dict[str, Callable[..., Solution]] = METHODS | {
     tao_type: partial(solve_tao_newton, tao_type=tao_type) for tao_type in get_args(TaoNewtonType)
 }
 """Also those that are there for comparison: PETSc TAO's Newton types, by TAO's names."""
+
+UNBOUNDED = ("all-at-once", *UNBOUNDED_TAO)
+"""Those that know no bounds on the controls."""

@@ -64,7 +64,14 @@ def solve_all_at_once(
     solves, though these do not iterate either.
 
     Arguments, returns and errors are those of `solve_newton`.
+
+    Raises:
+        BadInput: The controls have bounds, which the method does not know.
     """
+    if problem.controls.box is not None:
+        raise BadInput(
+            None, "bounds", "all-at-once knows no bounds", "another method, or no bounds"
+        )
     return solve_by(
         _descend,
         DEFAULTS,

@@ -26,7 +26,7 @@ Array = NDArray[np.float64]
 TaoNewtonType = Literal["bntr", "bnls", "bntl", "ntr", "nls"]
 """TAO's names of its Newton types."""
 
-UNBOUNDED: tuple[TaoNewtonType, ...] = ("ntr", "nls")
+UNBOUNDED_TAO: tuple[TaoNewtonType, ...] = ("ntr", "nls")
 """Those that know no bounds."""
 
 
@@ -51,7 +51,7 @@ def solve_tao_newton(
     Raises:
         BadInput: The controls have bounds, which the type does not know.
     """
-    if problem.controls.box is not None and tao_type in UNBOUNDED:
+    if problem.controls.box is not None and tao_type in UNBOUNDED_TAO:
         raise BadInput(None, "bounds", f"TAO's {tao_type} knows no bounds", "bntr, bnls, bntl")
     return solve_by(
         _descend,
