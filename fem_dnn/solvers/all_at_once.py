@@ -69,9 +69,7 @@ def solve_all_at_once(
         BadInput: The controls have bounds, which the method does not know.
     """
     if problem.controls.box is not None:
-        raise BadInput(
-            None, "bounds", "all-at-once knows no bounds", "another method, or no bounds"
-        )
+        raise BadInput(None, "bounds", "all-at-once knows none", "another method")
     return solve_by(
         _descend,
         DEFAULTS,

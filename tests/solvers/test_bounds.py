@@ -181,6 +181,8 @@ def test_types_that_know_no_bounds_are_refused() -> None:
     problem, start = problem_and_start()
     with pytest.raises(BadInput, match=r"bounds: TAO's ntr knows no bounds; allowed: bntr"):
         solve_tao_newton(problem, start, tao_type="ntr")
+    with pytest.raises(BadInput, match="bounds: all-at-once knows none"):
+        METHODS["all-at-once"](problem, start)
 
 
 CASE = {
