@@ -209,7 +209,7 @@ COMMANDS = {
     ),
     "unknown method to compare": (
         ["compare", "case.toml", "--methods", "newton,adam"],
-        '--methods: "adam" is not a method; allowed: newton, lbfgs',
+        '--methods: "adam" is not a method; allowed: newton, all-at-once',
     ),
     "no method to compare": (["compare", "case.toml", "--methods", ""], '--methods: ""'),
     "PETSc argument that is no option": (

@@ -119,7 +119,10 @@ def _why_varying(at: Linearisation, size: float) -> str:
         return "nothing is trained, and H is constant at critical points only"
     if _gradient_part(at) / size > EXCUSED:
         return f"these controls are not a critical point (|grad J| = {at.gradient_norm:.2e})"
-    return "the depth mesh is too coarse for the estimate, or state and adjoint were altered"
+    return (
+        "the depth mesh is too coarse for the estimate, the controls jump (pontryagin_minimum then "
+        "fails too), or state and adjoint were altered"
+    )
 
 
 def _refined(subject: Subject, critical: bool) -> Subject:
