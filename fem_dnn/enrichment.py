@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import basix.ufl
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, eye_array, kron
@@ -20,7 +19,8 @@ from fem_dnn.collective import on_root
 from fem_dnn.controls import ControlValues
 from fem_dnn.depth import DepthLevels, DepthScheme, lagrange_basis, richer
 from fem_dnn.ingredients import prolong_ingredients
-from fem_dnn.width import WidthSpace, width_element
+from fem_dnn.width import WidthSpace
+from fem_dnn.width_projection import width_projection
 
 Array = NDArray[np.float64]
 
@@ -125,7 +125,7 @@ def in_width(model: Model) -> Enrichment:
     """Polynomials of the next degree in width, by the same scheme in depth (collective)."""
     space, levels = model.network.space, model.network.levels
     fine = WidthSpace(space.mesh, space.degree + 1)
-    lift = Lift(_nodes(space, fine), csr_array(eye_array(levels.count)))
+    lift = Lift(width_projection(space, fine), csr_array(eye_array(levels.count)))
     discretisation = Discretisation(model.discretisation.mesh, fine, levels)
     richer_model = on_discretisation(model, discretisation, lift)
     return Enrichment(model, richer_model, lift, np.eye(levels.scheme.levels), levels.scheme.stages)
@@ -133,18 +133,6 @@ def in_width(model: Model) -> Enrichment:
 
 def _levels(scheme: DepthScheme, fine: DepthScheme) -> Array:
     return np.stack([phi(fine.points) for phi in lagrange_basis(scheme.points)], axis=1)
-
-
-def _nodes(space: WidthSpace, fine: WidthSpace) -> csr_array:
-    cell = space.mesh.topology.cell_name()
-    basis, points = (width_element(cell, s.degree) for s in (space, fine))
-    assert isinstance(points, basix.ufl._BasixElement)
-    values = basis.tabulate(0, points.basix_element.points)[0]
-    rows = np.repeat(fine.cell_nodes[:, :, None], values.shape[1], axis=2)
-    columns = np.repeat(space.cell_nodes[:, None, :], values.shape[0], axis=1)
-    data = np.broadcast_to(values, rows.shape)
-    shape = (fine.n_nodes, space.n_nodes)
-    return csr_array((data.ravel(), (rows.ravel(), columns.ravel())), shape=shape)
 
 
 def on_discretisation(base: Model, discretisation: Discretisation, lift: Lift) -> Model:
