@@ -25,8 +25,6 @@ from fem_dnn.problem import Linearisation
 from fem_dnn.solvers import Tolerances, solve_newton
 from fem_dnn.state import solve_state
 
-pytestmark = pytest.mark.mpi
-
 T = 1.2
 LAMBDA = 0.05
 CELLS = 3
@@ -51,6 +49,7 @@ def inputs_and_targets(nodes: int) -> tuple[np.ndarray, np.ndarray]:
     return rng.standard_normal((4, nodes)), rng.standard_normal((4, nodes))
 
 
+@pytest.mark.mpi
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_order_in_depth_of_the_forward_problem(scheme: str) -> None:
     errors = []
