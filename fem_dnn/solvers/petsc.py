@@ -110,7 +110,7 @@ class PetscProblem:
         """
         self._origin = None if self.riesz is None else at.control
         vec = self.vector(at.control if self.riesz is None else None)
-        self._recent = [_Visited(at, np.array(vec.array_r))]
+        self._recent = [_Visited(at, at.control if self.riesz is None else np.array(vec.array_r))]
         self._iterate = None
         return vec
 
@@ -130,7 +130,10 @@ class PetscProblem:
         for known in self._recent:
             if not differs(not np.array_equal(known.z, values)):
                 return known
-        fresh = _Visited(self.problem.linearise(self._control(values)), np.array(values))
+        control = self._control(values)
+        # Where vectors hold the controls themselves, one copy is both.
+        z = control if self.riesz is None else np.array(values)
+        fresh = _Visited(self.problem.linearise(control), z)
         self._recent = [fresh, *self._recent[:1]]
         return fresh
 
