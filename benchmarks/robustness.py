@@ -9,7 +9,8 @@ lowest Hessian eigenvalue is not below minus the tolerance. Methods of first ord
 iterations (`LIMITS`), as each costs less; both counts are tabulated, and the work in sweeps.
 
 Every solve is added to docs/robustness.json at once, and those that are there already are not
-repeated: the benchmark may be stopped at any time and gone on with. docs/robustness.md is its table.
+repeated: the benchmark may be stopped at any time and gone on with. docs/robustness.md is the
+table.
 """
 
 from __future__ import annotations
@@ -22,13 +23,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from mpi4py import MPI
+
 import fem_dnn
 from fem_dnn.assembly import assemble
 from fem_dnn.case import read_case
 from fem_dnn.files import write_whole
 from fem_dnn.solvers import ALL_METHODS, Tolerances
 from fem_dnn.solvers.solution import Solution
-from mpi4py import MPI
 
 HERE = Path(__file__).resolve().parent
 PROBLEMS = sorted(path.stem for path in (HERE / "problems").glob("*.toml"))
@@ -48,9 +50,9 @@ HEAD = """# Success from random starts
 
 Made by `benchmarks/robustness.py` with fem-dnn {version}; do not edit.
 
-Problems: `benchmarks/problems/`. Success: a relative reduced gradient of 1e-8 within 500 iterations
-and a lowest Hessian eigenvalue not below minus the tolerance (1e-3 of the smallest Tikhonov weight).
-Starts are standard normal controls with the seeds 0, 1, 2, ...; "in the end" counts what succeeds
+Problems: `benchmarks/problems/`. Success: a relative reduced gradient of 1e-8 within 500
+iterations and a lowest Hessian eigenvalue not below minus the tolerance (1e-3 of the smallest
+Tikhonov weight). Starts are standard normal controls with the seeds 0, 1, 2, ...; "in the end" counts what succeeds
 within the method's own limit ({limits} iterations). Work is that of the descent in sweeps
 (a state or an adjoint solve is one, a Hessian product four), its median over what succeeded in the
 end; objectives are the lowest, the median and the highest there.
@@ -147,9 +149,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=float("inf"))
     given = parser.parse_args()
     seeds = range(given.first, given.first + given.starts)
-    run(
-        ((p, m, s) for s in seeds for p in given.problems for m in given.methods), given.seconds
-    )
+    run(((p, m, s) for s in seeds for p in given.problems for m in given.methods), given.seconds)
 
 
 if __name__ == "__main__":
