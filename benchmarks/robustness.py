@@ -53,10 +53,9 @@ Made by `benchmarks/robustness.py` with fem-dnn {version}; do not edit.
 Problems: `benchmarks/problems/`. Success: a relative reduced gradient of 1e-8 within 500
 iterations and a lowest Hessian eigenvalue not below minus the tolerance (1e-3 of the smallest
 Tikhonov weight). Starts are standard normal controls with the seeds 0, 1, 2, ...; "in the end"
-counts what succeeds
-within the method's own limit ({limits} iterations). Work is that of the descent in sweeps
-(a state or an adjoint solve is one, a Hessian product four), its median over what succeeded in the
-end; objectives are the lowest, the median and the highest there.
+counts what succeeds within the method's own limit (iterations: {limits}). Work is that of the
+descent in sweeps (a state or an adjoint solve is one, a Hessian product four), its median over what
+succeeded in the end; objectives are the lowest, the median and the highest there.
 
 | problem | method | starts | success | in the end | iterations | work | objective |
 |---|---|---|---|---|---|---|---|
