@@ -2,8 +2,8 @@
 
     environment/enter python3 benchmarks/curved_valley.py
 
-prints the table and writes docs/curved-valley.json beside the page docs/curved-valley.md, into which
-the table goes. Path length and distance are L2 norms of controls on the finest mesh: the sum of the
+prints the table, writes docs/curved-valley.json and puts the table into docs/curved-valley.md. Path
+length and distance are L2 norms of controls on the finest mesh: the sum of the
 steps, and that between the finest mesh's first and last iterate.
 """
 
