@@ -43,7 +43,7 @@ def _march_back(
     residuals: Array,
     weights: LayerWeights,
     to_q: Callable[[slice, Array], Array],
-    source: Callable[[range], Array] | None = None,
+    source: Array | None = None,
 ) -> AdjointTrajectory:
     """March the adjoint scheme from T to 0.
 
@@ -53,7 +53,7 @@ def _march_back(
         residuals: r at the tracking points; empty where nothing is tracked.
         weights: Kernel and bias.
         to_q: (slab's levels as a slice, P) -> q; the slopes are K'q plus the source.
-        source: (slab's levels) -> what else drives the adjoint.
+        source: What else drives the adjoint, shape (levels, n_local, samples).
     """
     levels, scheme = network.levels, network.levels.scheme
     stage_shape = (scheme.levels, *terminal.shape)
@@ -77,30 +77,31 @@ def _march_back(
             start = start + tau * combine(scheme.adjoint_tracking, r)
             adjoint.ends[n] += tau * combine(scheme.tracking_weights, r)
 
-        driven = 0.0 if source is None else source(slab)
-
-        def slopes(
-            P: Array, slab: range = slab, part: slice = part, driven: Array | float = driven
-        ) -> Array:
+        def slopes(P: Array, part: slice = part) -> Array:
             adjoint.q[part] = to_q(part, P)
-            return transpose(weights, slab, adjoint.q[part]) + driven
+            slope = transpose(weights, part, adjoint.q[part])
+            if source is not None:
+                slope += source[part]
+            return slope
 
-        interval = (float(levels.points[n]), float(levels.points[n + 1]))
-        P, slope = solve_stages(
-            scheme.adjoint_stages, interval, start, slopes, guess, network.space.sum
-        )
-        adjoint.levels[part] = P
-        adjoint.ends[n] += tau * combine(scheme.weights, slope)
-        if not scheme.explicit:
+        if scheme.explicit:
+            P, slope = start, slopes(start)
+        else:
+            interval = (float(levels.points[n]), float(levels.points[n + 1]))
+            P, slope = solve_stages(
+                scheme.adjoint_stages, interval, start, slopes, guess, network.space.sum
+            )
             guess = combine(backwards, slope)
+        adjoint.levels[part] = P
+        adjoint.ends[n] += combine(tau * scheme.weights, slope)
     return adjoint
 
 
-def transpose(weights: LayerWeights, levels: range, q: Array) -> Array:
+def transpose(weights: LayerWeights, levels: slice, q: Array) -> Array:
     """K_k' q_k at some levels k (collective); shape of q, (levels, n_local, samples)."""
     if weights.operator is None:
         return np.zeros_like(q)
-    return np.stack([weights.operator.apply_transpose(k, q[i]) for i, k in enumerate(levels)])
+    return weights.operator.apply_transpose(levels, q)
 
 
 def solve_adjoint(
@@ -167,5 +168,5 @@ def solve_second_adjoint(
         residuals,
         weights,
         lambda part, dP: state.slope[part] * dP + fixed[part],
-        lambda slab: transpose(direction, slab, adjoint.q[slab.start : slab.stop]),
+        transpose(direction, slice(None), adjoint.q),
     )

@@ -55,7 +55,7 @@ class DepthScheme:
         """Control levels per slab."""
         return len(self.points)
 
-    @property
+    @cached_property
     def explicit(self) -> bool:
         """Whether the stages need no solve."""
         return not self.stages.any()

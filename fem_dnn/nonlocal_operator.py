@@ -20,6 +20,7 @@ from petsc4py import PETSc
 from fem_dnn.width import WidthSpace
 
 Array = NDArray[np.float64]
+Levels = int | slice
 
 
 class NonlocalOperator:
@@ -37,6 +38,7 @@ class NonlocalOperator:
         self.coefficients = coefficients
         self._sqrt_omega = np.sqrt(level_weights)
         self._sqrt_hx = space.sqrt_weights[space.owned, None]
+        self._scale = self._sqrt_omega[:, None, None] * self._sqrt_hx
 
     @property
     def rows(self) -> Array:
@@ -47,22 +49,28 @@ class NonlocalOperator:
         """sqrt(h_y) f(y) for all nodes: (n_local, samples) -> (n_nodes, samples), collective."""
         return self.space.gather(self._sqrt_hx * f)
 
-    def apply(self, level: int, gathered: Array) -> Array:
-        """(Kf)(x) at this rank's nodes, from `gather(f)`; shape (n_local, samples)."""
-        result = self.rows[level] @ gathered
-        result /= self._sqrt_omega[level] * self._sqrt_hx
+    def apply(self, levels: Levels, gathered: Array) -> Array:
+        """(Kf)(x) at this rank's nodes, from `gather(f)`; shape (n_local, samples).
+
+        Here and below `levels` is one level, or a slice of levels for arrays [level, node, sample].
+        """
+        result = self.rows[levels] @ gathered
+        result /= self._scale[levels]
         return result
 
-    def apply_transpose(self, level: int, g: Array) -> Array:
+    def apply_transpose(self, levels: Levels, g: Array) -> Array:
         """(K'g)(y) = int_Y a(x, y) g(x) dx at this rank's nodes (collective)."""
-        partial = self.coefficients[level] @ (g * self._sqrt_hx)
-        result = self.space.scatter_sum(partial)
-        result /= self._sqrt_omega[level] * self._sqrt_hx
+        partial = self.coefficients[levels] @ (g * self._sqrt_hx)
+        if partial.ndim == 3 and self.space.comm.size > 1:
+            result = np.stack([self.space.scatter_sum(level) for level in partial])
+        else:
+            result = self.space.scatter_sum(partial)
+        result /= self._scale[levels]
         return result
 
-    def outer(self, level: int, q: Array, gathered: Array) -> Array:
+    def outer(self, levels: Levels, q: Array, gathered: Array, out: Array | None = None) -> Array:
         """Coefficients of the kernel (x, y) -> sum_s q_s(x) f_s(y), shape (n_nodes, n_local)."""
-        return gathered @ (self._sqrt_omega[level] * self._sqrt_hx * q).T
+        return np.matmul(gathered, (self._scale[levels] * q).swapaxes(-1, -2), out=out)
 
     def as_petsc(self, level: int) -> PETSc.Mat:
         """The level as a PETSc dense matrix that shares the coefficients' memory.

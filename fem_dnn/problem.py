@@ -251,7 +251,9 @@ class Linearisation:
         kernel = self.kernel_part([(self.adjoint.q, self.state.gathered)])
         bias = self.bias_part(self.adjoint.q)
         loss = self.loss_point
-        return self._penalty + self._assemble(kernel, bias, loss.functions, loss.offsets)
+        gradient = self._assemble(kernel, bias, loss.functions, loss.offsets)
+        gradient += self._penalty
+        return gradient
 
     @cached_property
     def projected_gradient(self) -> Array:
@@ -310,23 +312,24 @@ class Linearisation:
         """Derivative of the gradient where those of state, adjoint and loss are known."""
         pairs = [(second.q, self.state.gathered), (self.adjoint.q, tangent.gathered)]
         kernel, bias = self.kernel_part(pairs), self.bias_part(second.q)
-        penalty = self.problem.regularization.action(direction)
-        return penalty + self._assemble(kernel, bias, loss.functions, loss.offsets)
+        product = self._assemble(kernel, bias, loss.functions, loss.offsets)
+        product += self.problem.regularization.action(direction)
+        return product
 
     def kernel_part(self, products: list[tuple[Array, Array | None]]) -> Array | None:
         """sum_s w_s q_s(x) f_s(y) in coordinates [level, y, x], summed over (q, f) pairs."""
         problem, operator = self.problem, self.weights.operator
         if not problem.controls.has_kernel or operator is None:
             return None
-        result = np.empty_like(operator.coefficients)
-        for level in range(problem.network.levels.count):
-            terms = [
-                operator.outer(level, problem.sample_weights * q[level], gathered[level])
-                for q, gathered in products
-                if gathered is not None
-            ]
-            result[level] = sum(terms[1:], start=terms[0])
-        return result
+        w = problem.sample_weights
+        q, f = (
+            pair[0] if len(pair) == 1 else np.concatenate(pair, axis=-1)
+            for pair in zip(
+                *((w * q, gathered) for q, gathered in products if gathered is not None),
+                strict=True,
+            )
+        )
+        return operator.outer(slice(None), q, f)
 
     def bias_part(self, q: Array) -> Array | None:
         """sum_s w_s q_s(x) in coordinates, shape (levels, n_local)."""

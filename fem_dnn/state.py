@@ -93,16 +93,18 @@ def _march(
     points = len(scheme.tracking_points)
     for n, tau in enumerate(levels.steps):
         incoming = np.broadcast_to(ends[n], guess.shape)
-        interval = (float(levels.points[n]), float(levels.points[n + 1]))
-        _, slopes = solve_stages(
-            scheme.stages, interval, incoming, slopes_of_slab(n), guess, network.space.sum
-        )
-        ends[n + 1] = ends[n] + tau * combine(scheme.weights, slopes)
+        if scheme.explicit:
+            slopes = slopes_of_slab(n)(incoming)
+        else:
+            interval = (float(levels.points[n]), float(levels.points[n + 1]))
+            _, slopes = solve_stages(
+                scheme.stages, interval, incoming, slopes_of_slab(n), guess, network.space.sum
+            )
+            guess = combine(scheme.extrapolation, slopes)
+        np.add(ends[n], combine(tau * scheme.weights, slopes), out=ends[n + 1])
         if len(tracked):
             inside = tau * combine(scheme.tracking_stages, slopes)
             tracked[n * points : (n + 1) * points] = ends[n] + inside
-        if not scheme.explicit:
-            guess = combine(scheme.extrapolation, slopes)
 
 
 def solve_state(
@@ -153,15 +155,15 @@ def solve_state(
     return trajectory
 
 
-def change_of_u(direction: LayerWeights, state: StateTrajectory, levels: range) -> Array:
-    """dK f + db at some levels, shape (levels, n_local, samples)."""
-    change = np.zeros((len(levels), *state.u.shape[1:]))
-    for i, level in enumerate(levels):
-        if direction.operator is not None and state.gathered is not None:
-            change[i] = direction.operator.apply(level, state.gathered[level])
-        if direction.bias is not None:
-            change[i] += direction.bias[level]
-    return change
+def pre_activations(weights: LayerWeights, state: StateTrajectory) -> Array:
+    """Kf + b along a state, with other weights or a change of them: shape of the state's u."""
+    if weights.operator is None or state.gathered is None:
+        u = np.zeros_like(state.u)
+    else:
+        u = weights.operator.apply(slice(None), state.gathered)
+    if weights.bias is not None:
+        u += weights.bias
+    return u
 
 
 def solve_tangent(
@@ -182,9 +184,10 @@ def solve_tangent(
     """
     levels, operator = network.levels, weights.operator
     keep = operator is not None
+    driven = pre_activations(direction, state)
     tangent = TangentTrajectory(
         ends=np.empty_like(state.ends),
-        u=np.zeros_like(state.u),
+        u=driven.copy() if keep and not levels.scheme.explicit else driven,
         gathered=np.empty_like(state.gathered) if keep and state.gathered is not None else None,
         tracked=np.empty_like(state.tracked),
     )
@@ -192,14 +195,13 @@ def solve_tangent(
     def slopes_of_slab(n: int) -> Slopes:
         slab = levels.of_slab(n)
         part = slice(slab.start, slab.stop)
-        driven = change_of_u(direction, state, slab)
 
         def slopes(dF: Array) -> Array:
-            for i, level in enumerate(slab):
-                tangent.u[level] = driven[i]
-                if operator is not None and tangent.gathered is not None:
+            if operator is not None and tangent.gathered is not None:
+                for i, level in enumerate(slab):
                     tangent.gathered[level] = operator.gather(dF[i])
-                    tangent.u[level] += operator.apply(level, tangent.gathered[level])
+                    change = operator.apply(level, tangent.gathered[level])
+                    np.add(driven[level], change, out=tangent.u[level])
             result = state.slope[part] * tangent.u[part]
             return result if source is None else result + source[part]
 

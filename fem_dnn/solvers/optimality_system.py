@@ -35,7 +35,7 @@ from fem_dnn.state import (
     LayerWeights,
     StateTrajectory,
     TangentTrajectory,
-    change_of_u,
+    pre_activations,
     solve_tangent,
 )
 
@@ -160,7 +160,7 @@ class OptimalityPoint(Linearisation):
     def _integrated_back(self) -> tuple[AdjointTrajectory, Array]:
         self.problem.work.adjoints += 1
         q = self.state.slope * self.multipliers
-        driven = transpose(self.weights, range(len(q)), q)
+        driven = transpose(self.weights, slice(None), q)
         misfit = self._tracked(self.misfit)
         levels = self.problem.network.levels
         ends, stages = integrate_back(levels, self.loss_point.terminal, driven, misfit)
@@ -198,13 +198,13 @@ class OptimalityPoint(Linearisation):
         tracked = problem.tracking is not None
         df = integrate(network.levels, self._nothing, direction.slopes, tracked=tracked)
         du, gathered = self._image(self.weights, df.stages)
-        everywhere = range(len(du))
-        du += change_of_u(change, self.state, everywhere)
+        du += pre_activations(change, self.state)
         tangent = TangentTrajectory(
             df.ends, du, gathered if self.weights.operator else None, df.tracked
         )
         loss = self.loss_point.tangent(df.ends[-1], problem.output_direction(parts))
         dq = self.state.slope * direction.multipliers + self._curvature * du
+        everywhere = slice(None)
         driven = transpose(self.weights, everywhere, dq)
         driven += transpose(change, everywhere, self.adjoint.q)
         ends, stages = integrate_back(
@@ -251,5 +251,5 @@ class OptimalityPoint(Linearisation):
         if operator is not None:
             for level in range(len(stages)):
                 gathered[level] = operator.gather(stages[level])
-                u[level] = operator.apply(level, gathered[level])
+            u = operator.apply(slice(None), gathered)
         return u, gathered

@@ -39,6 +39,7 @@ from fem_dnn.solvers.descent import Descent, solve_by
 from fem_dnn.solvers.history import Accuracy, Report
 from fem_dnn.solvers.solution import Solution, Tolerances
 from fem_dnn.solvers.step import SHORTEST, TOO_MANY, Failures, is_noise
+from fem_dnn.state import pre_activations
 
 Array = NDArray[np.float64]
 
@@ -199,11 +200,6 @@ def _q(at: Linearisation, control: Array) -> Array:
     problem = at.problem
     problem.work.hamiltonians += 1
     weights = problem.layer_weights(problem.controls.split(control))
-    u = np.zeros_like(at.state.u)
-    if weights.operator is not None and at.state.gathered is not None:
-        for level in range(len(u)):
-            u[level] = weights.operator.apply(level, at.state.gathered[level])
-    if weights.bias is not None:
-        u += weights.bias
+    u = pre_activations(weights, at.state)
     slope = problem.network.activation.evaluate(u, 1)[1]
     return slope * at.adjoint.levels
