@@ -11,6 +11,7 @@ from fem_dnn.checks.control_bound import control_bound
 from fem_dnn.checks.convexity import existence_convexity
 from fem_dnn.checks.dependence import continuous_dependence
 from fem_dnn.checks.hamiltonian import hamiltonian, hamiltonian_constant
+from fem_dnn.checks.improvement import pontryagin_improvement
 from fem_dnn.checks.invariants import identical_samples, loss_floor, state_range
 from fem_dnn.checks.pontryagin import pontryagin_minimum
 from fem_dnn.checks.projection import projection_formula
@@ -31,6 +32,7 @@ __all__ = [
     "hamiltonian_constant",
     "identical_samples",
     "loss_floor",
+    "pontryagin_improvement",
     "pontryagin_minimum",
     "projection_formula",
     "second_order",
@@ -62,5 +64,6 @@ def all_checks(subject: Subject, tolerances: Tolerances | None = None) -> list[C
         second_order(subject),
         hamiltonian_constant(subject),
         pontryagin_minimum(subject),
+        pontryagin_improvement(subject, tolerances or Tolerances()),
         existence_convexity(subject),
     ]

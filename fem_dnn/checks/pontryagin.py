@@ -63,7 +63,7 @@ def pontryagin_minimum(subject: Subject, *, seed: int = 0) -> Check:
             minimum, error = _scan(activation, point)
             unsure = max(unsure, float(space.sum(space.local_weights @ error)))
         else:
-            minimum = _search(activation, point, rng)
+            minimum = lowest_found(activation, point, rng)[0]
             certified += int(space.sum(np.array(np.count_nonzero(_convex(activation, point)))))
         pairs += space.n_nodes
         gap = np.maximum(point.cost - minimum, 0.0)
@@ -123,17 +123,21 @@ def _convex(activation: Activation, point: Pointwise) -> NDArray[np.bool_]:
     return np.asarray(strength < 1)
 
 
-def _search(activation: Activation, point: Pointwise, rng: np.random.Generator) -> Array:
-    """The lowest phi found from 0 and random starts by descent; at most the computed cost.
+def lowest_found(
+    activation: Activation, point: Pointwise, rng: np.random.Generator
+) -> tuple[Array, Array]:
+    """The lowest phi found from 0 and random starts by descent, and the pre-activations there.
 
-    The step 1 / (1 + lambda_max(K) max|c| sup|sigma''|) descends from anywhere.
+    At most the computed cost, with the computed pre-activations where nothing is lower: shapes
+    (n_local,) and (n_local, samples). The step 1 / (1 + lambda_max(K) max|c| sup|sigma''|) descends
+    from anywhere.
     """
     largest = np.max(np.abs(point.c), axis=1)
     step = (1 / (1 + _largest(point) * largest * activation.curvature))[:, None]
     shape = (len(point.c), point.factor.shape[2])
     # Minimisers lie within |z| <= L |M| |c|.
     reach = activation.lipschitz * np.sqrt(_largest(point)) * np.linalg.norm(point.c, axis=1)
-    best = point.cost.copy()
+    best, u = point.cost.copy(), point.u.copy()
     for start in range(STARTS + 1):
         z = np.zeros(shape)
         if start:
@@ -146,8 +150,10 @@ def _search(activation: Activation, point: Pointwise, rng: np.random.Generator) 
             z = z - change
             if float(np.max(np.abs(change), initial=0.0)) < 1e-12:
                 break
-        best = np.minimum(best, _value(activation, point, z))
-    return best
+        values = _value(activation, point, z)
+        lower = values < best
+        best[lower], u[lower] = values[lower], _u(point, z)[lower]
+    return best, u
 
 
 def _scan(activation: Activation, point: Pointwise) -> tuple[Array, Array]:
