@@ -1,0 +1,131 @@
+"""A method: what it is called, how it descends, and the call that all methods share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fem_dnn.errors import BadInput
+from fem_dnn.problem import LearningProblem
+from fem_dnn.solvers.descent import (
+    MAX_ESCAPES,
+    MOVED,
+    Curvature,
+    Descend,
+    Descent,
+    along_negative_curvature,
+    examine,
+)
+from fem_dnn.solvers.history import Accuracy, History, Report
+from fem_dnn.solvers.petsc import PREFIX, PetscProblem, inserted_options
+from fem_dnn.solvers.solution import Solution, Tolerances
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a method goes about a descent.
+
+    Attributes:
+        descend: Runs it.
+        defaults: Its PETSc options, which the user's override.
+    """
+
+    descend: Descend
+    defaults: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method of solving learning problems; call it to solve one.
+
+    Attributes:
+        name: As in case files.
+        free: How it descends where the controls have no bounds.
+        within_bounds: The same where they have some; None: it knows none.
+    """
+
+    name: str
+    free: Way
+    within_bounds: Way | None
+
+    def __call__(
+        self,
+        problem: LearningProblem,
+        initial: Array,
+        tolerances: Tolerances | None = None,
+        *,
+        escape: bool = True,
+        report: Report | None = None,
+        accuracy: Accuracy | None = None,
+        options: Mapping[str, object] | None = None,
+    ) -> Solution:
+        """Solve a learning problem, within the controls' bounds (collective).
+
+        Args:
+            problem: Learning problem.
+            initial: Initial guess, local control vector in L2-orthonormal coordinates.
+            tolerances: When to end.
+            escape: Look at the curvature where the gradient vanishes, and leave saddles.
+            report: Called with every iteration on all ranks.
+            accuracy: Training accuracy for the history.
+            options: PETSc options without prefix, of the objects that the method uses, e.g. for
+                `newton` {"snes_monitor": None, "ksp_max_it": 50}; any method's curvature is
+                examined by an eigensolver ("eps_...").
+
+        Returns:
+            The solution; not converged is told by its `converged` and `reason`.
+
+        Raises:
+            SlabFailure: The state equation cannot be solved at the initial guess.
+            BadInput: A PETSc option that nothing reads; bounds, which the method does not know.
+        """
+        way = self.free if problem.controls.box is None else self.within_bounds
+        if way is None:
+            raise BadInput(
+                None, "bounds", f"{self.name} knows no bounds", "another method, such as newton"
+            )
+        tolerances = tolerances or Tolerances()
+        history = History(problem, report, accuracy)
+        control = problem.controls.project(np.array(initial))
+        moved = problem.controls.any_rank(not np.array_equal(control, initial))
+        at = problem.linearise(control)
+        initial_norm = at.gradient_norm
+        target = tolerances.target(initial_norm)
+        history.add(at)
+        petsc = PetscProblem(problem)
+        curvature = Curvature(True, "")
+        try:
+            with inserted_options(PREFIX, way.defaults, options or {}) as in_use:
+                for escapes in range(MAX_ESCAPES + 1):
+                    descent = Descent(petsc, at, target, tolerances, history, in_use)
+                    at, reason = way.descend(descent)
+                    if at.gradient_norm > target:
+                        curvature = Curvature(False, "")
+                        break
+                    curvature = examine(petsc, at, escape)
+                    if curvature.acceptable or curvature.pair is None or not escape:
+                        break
+                    exhausted = escapes == MAX_ESCAPES or not descent.iterations_left
+                    lower = at if exhausted else along_negative_curvature(at, curvature.pair)
+                    if lower is at:
+                        break
+                    at = lower
+                    history.add(at)
+                reason += curvature.text + (MOVED if moved else "")
+                for name in in_use.unread():
+                    reason += f"; PETSc option -{name} was read by nothing"
+        finally:
+            petsc.destroy()
+        return Solution.from_history(
+            at,
+            history,
+            converged=curvature.acceptable,
+            reason=reason,
+            initial_gradient_norm=initial_norm,
+            lowest_eigenvalue=None if curvature.pair is None else curvature.pair.value,
+        )
