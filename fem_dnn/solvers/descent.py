@@ -48,6 +48,7 @@ class Descent:
         tolerances: When to end.
         history: Collects the iterates.
         options: The PETSc options in use.
+        radius: Trust radius to begin with, an L2 length; None: the method's own.
     """
 
     petsc: PetscProblem
@@ -56,6 +57,7 @@ class Descent:
     tolerances: Tolerances
     history: History
     options: OptionsInUse
+    radius: float | None = None
 
     @property
     def iterations_left(self) -> int:

@@ -19,11 +19,14 @@ from fem_dnn.solvers.descent import (
     along_negative_curvature,
     examine,
 )
-from fem_dnn.solvers.history import Accuracy, History, Report
+from fem_dnn.solvers.history import Accuracy, History, Keep, Report, Waypoint
 from fem_dnn.solvers.petsc import PREFIX, PetscProblem, inserted_options
 from fem_dnn.solvers.solution import Solution, Tolerances
 
 Array = NDArray[np.float64]
+
+GROWTH = 2.0
+"""A resumed trust region is so much larger than the last step: as after a step that did well."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,8 @@ class Method:
         report: Report | None = None,
         accuracy: Accuracy | None = None,
         options: Mapping[str, object] | None = None,
+        keep: Keep | None = None,
+        resume: Waypoint | None = None,
     ) -> Solution:
         """Solve a learning problem, within the controls' bounds (collective).
 
@@ -76,12 +81,18 @@ class Method:
             options: PETSc options without prefix, of the objects that the method uses, e.g. for
                 `newton` {"snes_monitor": None, "ksp_max_it": 50}; any method's curvature is
                 examined by an eigensolver ("eps_...").
+            keep: Called with every iteration on all ranks; may keep waypoints.
+            resume: Where an earlier solve of the problem, by any method, had got to; go on from
+                there. Its history, its work and its seconds count, also towards the limit on
+                iterations, and `rtol` refers to its initial guess. Not kept: what the method has
+                learned of the curvature (L-BFGS pairs, step lengths) and, of `all-at-once`, state
+                and adjoint, which are solved anew; the step's length gives a trust radius.
 
         Returns:
             The solution; not converged is told by its `converged` and `reason`.
 
         Raises:
-            SlabFailure: The state equation cannot be solved at the initial guess.
+            SlabFailure: The state equation cannot be solved where the solve starts.
             BadInput: A PETSc option that nothing reads; bounds, which the method does not know.
         """
         way = self.free if problem.controls.box is None else self.within_bounds
@@ -90,19 +101,24 @@ class Method:
                 None, "bounds", f"{self.name} knows no bounds", "another method, such as newton"
             )
         tolerances = tolerances or Tolerances()
-        history = History(problem, report, accuracy)
+        history = History(problem, report, accuracy, keep)
         control = problem.controls.project(np.array(initial))
         moved = problem.controls.any_rank(not np.array_equal(control, initial))
-        at = problem.linearise(control)
-        initial_norm = at.gradient_norm
+        radius: float | None = None
+        if resume is None:
+            at = problem.linearise(control)
+            history.add(at)
+        else:
+            at = history.go_on_from(resume)
+            radius = GROWTH * history.step or None
+        initial_norm = history.iterations[0].gradient_norm
         target = tolerances.target(initial_norm)
-        history.add(at)
         petsc = PetscProblem(problem)
         curvature = Curvature(True, "")
         try:
             with inserted_options(PREFIX, way.defaults, options or {}) as in_use:
-                for escapes in range(MAX_ESCAPES + 1):
-                    descent = Descent(petsc, at, target, tolerances, history, in_use)
+                while True:
+                    descent = Descent(petsc, at, target, tolerances, history, in_use, radius)
                     at, reason = way.descend(descent)
                     if at.gradient_norm > target:
                         curvature = Curvature(False, "")
@@ -110,11 +126,12 @@ class Method:
                     curvature = examine(petsc, at, escape)
                     if curvature.acceptable or curvature.pair is None or not escape:
                         break
-                    exhausted = escapes == MAX_ESCAPES or not descent.iterations_left
+                    exhausted = history.escapes == MAX_ESCAPES or not descent.iterations_left
                     lower = at if exhausted else along_negative_curvature(at, curvature.pair)
                     if lower is at:
                         break
-                    at = lower
+                    at, radius = lower, None
+                    history.escapes += 1
                     history.add(at)
                 reason += curvature.text + (MOVED if moved else "")
                 for name in in_use.unread():

@@ -117,9 +117,10 @@ def _descend(descent: Descent) -> tuple[Linearisation, str]:
         snes.setMonitor(monitor)
         if petsc.riesz is not None:
             snes.setConvergenceTest(l2_convergence)
-            # PETSc measures the first step by |z| = 0 here; it shall be as long as elsewhere.
-            length = petsc.problem.controls.norm(descent.start.control)
-            descent.options.suggest("snes_tr_delta0", DELTA_0 * (length or 1.0))
+        # PETSc takes it times |x|, which is 0 in the regulariser's coordinates.
+        length = petsc.problem.controls.norm(descent.start.control)
+        radius = descent.radius or DELTA_0 * (length or 1.0)
+        descent.options.suggest("snes_tr_delta0", radius / (x.norm() or 1.0))
         with read_options():
             snes.setFromOptions()
         descent.options.require_read()
