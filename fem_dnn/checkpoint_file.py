@@ -137,9 +137,10 @@ def _lines(lines: list[dict[str, Any]]) -> tuple[Iteration, ...]:
 def _tables(case: Case) -> dict[str, Any]:
     """What of a case may not change from a checkpoint to its use, by full key."""
     tables = case.as_dict()
-    solver = {name: tables["solver"].get(name) for name in ("initial", "nested")}
-    problem = {name: tables.get(name, {}) for name in PROBLEM} | {"solver": solver}
-    return dict(_flat(problem))
+    problem = {name: tables.get(name, {}) for name in PROBLEM}
+    # The initial guess is what tolerances refer to.
+    solver = {"initial": case.initial.model_dump(mode="json"), "nested": case.solver.nested}
+    return dict(_flat(problem | {"solver": solver}))
 
 
 def _flat(tables: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -152,9 +153,9 @@ def _flat(tables: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 def _require_same_case(path: Path, there: dict[str, Any], here: dict[str, Any]) -> None:
     for key in sorted(there.keys() | here.keys()):
-        was, is_now = there.get(key), here.get(key)
-        if was != is_now:
-            raise _another_case(path, f"{key} was {shown(was)} and is {shown(is_now)}")
+        was, is_now = (shown(of[key]) if key in of else "not given" for of in (there, here))
+        if there.get(key) != here.get(key):
+            raise _another_case(path, f"{key} was {was} and is {is_now}")
 
 
 def require_same_start(path: Path, model: Model, waypoint: Waypoint) -> None:

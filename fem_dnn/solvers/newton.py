@@ -39,7 +39,7 @@ DEFAULTS: dict[str, object] = {
 WITHIN_BOUNDS: dict[str, object] = {"tao_type": "tron", "ksp_max_it": 1000, **tao.DEFAULTS}
 
 DELTA_0 = 0.2
-"""First radius of the trust region, relative to the start (PETSc's default)."""
+"""First radius of the trust region (PETSc's default); in z relative to the start."""
 
 SNES_REASON = PETSc.SNES.ConvergedReason
 
@@ -117,10 +117,10 @@ def _descend(descent: Descent) -> tuple[Linearisation, str]:
         snes.setMonitor(monitor)
         if petsc.riesz is not None:
             snes.setConvergenceTest(l2_convergence)
-        # PETSc takes it times |x|, which is 0 in the regulariser's coordinates.
-        length = petsc.problem.controls.norm(descent.start.control)
+        # In z every descent starts at 0: there the control's own length tells how far to go.
+        length = 1.0 if petsc.riesz is None else petsc.problem.controls.norm(descent.start.control)
         radius = descent.radius or DELTA_0 * (length or 1.0)
-        descent.options.suggest("snes_tr_delta0", radius / (x.norm() or 1.0))
+        descent.options.suggest("snes_tr_delta0", radius)
         with read_options():
             snes.setFromOptions()
         descent.options.require_read()
