@@ -40,7 +40,6 @@ if TYPE_CHECKING:
         solve_lbfgs,
         solve_newton,
         solve_sweep,
-        solve_tao_newton,
     )
     from fem_dnn.state import LayerWeights, Network, solve_state
     from fem_dnn.verification import verify
@@ -72,7 +71,6 @@ _WHERE = {
         "solve_lbfgs",
         "solve_newton",
         "solve_sweep",
-        "solve_tao_newton",
     ),
     "state": ("LayerWeights", "Network", "solve_state"),
     "verification": ("verify",),
@@ -122,7 +120,6 @@ __all__ = [
     "solve_newton",
     "solve_state",
     "solve_sweep",
-    "solve_tao_newton",
     "transfer",
     "verify",
 ]

@@ -81,6 +81,8 @@ def solve_adaptively(
     case = read_any(case, request)
     if not tolerance > 0:
         raise BadInput(None, "--adapt", f"{tolerance:g} is not positive", "a positive number")
+    if request.checkpoint is not None or request.checkpoint_every is not None or request.resume:
+        raise BadInput(None, "--adapt", "writes no checkpoints", "--checkpoint and --resume alone")
     require_learning_problem(case)
     base = model = assemble(case, request.comm, activation=activation)
     request.prepare_out()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -62,33 +63,6 @@ PETSC_COMMANDS = ("solve", "check")
 _petsc_arguments: list[str] = []
 
 
-def petsc_options(arguments: list[str]) -> dict[str, object]:
-    """PETSc options from `-name [value]` arguments.
-
-    Raises:
-        BadInput: Something is not an option.
-    """
-    options: dict[str, object] = {}
-    name = None
-    for argument in arguments:
-        if argument.startswith("-") and not _is_number(argument):
-            name = argument.lstrip("-")
-            options[name] = None
-        elif name is not None:
-            options[name], name = argument, None
-        else:
-            raise BadInput(None, "--", f'"{argument}" is not a PETSc option', "-name [value]")
-    return options
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
 @app.callback(invoke_without_command=True)
 def root(
     context: typer.Context,
@@ -132,11 +106,29 @@ def solve(
             help="Refine the mesh until the objective's estimated error is below this.",
         ),
     ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            "--checkpoint",
+            metavar="FILE",
+            help="Checkpoints; default: DIR/checkpoint.npz of --out.",
+        ),
+    ] = None,
+    checkpoint_every: Annotated[
+        float | None,
+        typer.Option("--checkpoint-every", metavar="SECONDS", help="How often; default: 60."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the checkpoint, where there is one.")
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Solve the learning problem."""
 
     def work(read: Case, request: Request) -> dict[str, Any]:
+        request = replace(
+            request, checkpoint=checkpoint, checkpoint_every=checkpoint_every, resume=resume
+        )
         if adapt is None:
             from fem_dnn import commands
 
@@ -379,7 +371,7 @@ def _run(
 
     from fem_dnn.case import read_case_collectively
     from fem_dnn.collective import on_root
-    from fem_dnn.request import Request
+    from fem_dnn.request import Request, petsc_options
 
     comm = MPI.COMM_WORLD
     options = petsc_options(_petsc_arguments)

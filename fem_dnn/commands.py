@@ -22,6 +22,7 @@ from fem_dnn.assembly import (
     local_samples,
 )
 from fem_dnn.case import require_given_controls, require_learning_problem
+from fem_dnn.checkpoint import Checkpoints
 from fem_dnn.error_estimate import ErrorEstimate, estimate_error
 from fem_dnn.nested import solve_nested
 from fem_dnn.progress import Progress
@@ -37,7 +38,7 @@ from fem_dnn.result_folder import (
 from fem_dnn.results import provenance, solution_arrays, solution_result, state_arrays
 from fem_dnn.slab import SlabFailure
 from fem_dnn.solvers import METHODS, Solution, Tolerances
-from fem_dnn.solvers.history import Report
+from fem_dnn.solvers.history import Keep, Report, Waypoint
 from fem_dnn.state import solve_state
 from fem_dnn.threads import suitable_threads
 
@@ -146,12 +147,21 @@ def solve(
     model = assemble(case, request.comm, activation=activation, width=width)
     request.prepare_out()
     tolerances = Tolerances(case.solver.rtol, case.solver.atol, case.solver.max_iterations)
-    run = solve_model(model, None, tolerances, request)
+    checkpoints = Checkpoints.asked_for(request, model)
+    run = solve_model(model, None, tolerances, request, checkpoints)
     write_run(run, request)
+    if checkpoints is not None and run.solution is not None:
+        checkpoints.end(run.solution)
     return run
 
 
-def solve_model(model: Model, start: Array | None, tolerances: Tolerances, request: Request) -> Run:
+def solve_model(
+    model: Model,
+    start: Array | None,
+    tolerances: Tolerances,
+    request: Request,
+    checkpoints: Checkpoints | None = None,
+) -> Run:
     """Solve a model's learning problem by the case's method and estimate the error (collective).
 
     Args:
@@ -159,32 +169,53 @@ def solve_model(model: Model, start: Array | None, tolerances: Tolerances, reque
         start: Local control vector; None: the case's guess, by nested meshes if it says so.
         tolerances: When to stop.
         request: Who watches, and with which PETSc options.
+        checkpoints: Where a solve from the case's guess leaves them, and may go on from.
     """
     assert model.problem is not None
     case = model.case
     _announce(model, request)
     progress = Progress(request.console)
 
-    def method(of: Model, start: np.ndarray, tolerances: Tolerances, report: Report) -> Solution:
-        assert of.problem is not None
+    def solve_on(
+        model: Model,
+        guess: Array,
+        tolerances: Tolerances,
+        *,
+        report: Report = progress,
+        keep: Keep | None = None,
+        resume: Waypoint | None = None,
+    ) -> Solution:
+        assert model.problem is not None
         return METHODS[case.solver.method](
-            of.problem,
-            start,
+            model.problem,
+            guess,
             tolerances,
             escape=case.solver.escape,
             report=report,
-            accuracy=of.train_accuracy if of.classifies else None,
+            accuracy=model.train_accuracy if model.classifies else None,
             options=request.options,
+            keep=keep,
+            resume=resume,
         )
 
+    keep: Keep | None = None
+    resume: Waypoint | None = None
     try:
         with suitable_threads(model.problem):
+            if checkpoints is not None:
+                keep = checkpoints.keep
+                if request.resume:
+                    resume = checkpoints.resume()
+                else:
+                    checkpoints.pass_over()
             if start is not None:
-                solution = method(model, start, tolerances, progress)
+                solution = solve_on(model, start, tolerances)
             elif case.solver.nested:
-                solution = solve_nested(model, method, tolerances, progress, request.say)
+                solution = solve_nested(
+                    model, solve_on, tolerances, progress, request.say, keep=keep, resume=resume
+                )
             else:
-                solution = method(model, model.initial, tolerances, progress)
+                solution = solve_on(model, model.initial, tolerances, keep=keep, resume=resume)
             estimate = None
             if solution.converged:
                 progress.close()
@@ -196,6 +227,8 @@ def solve_model(model: Model, start: Array | None, tolerances: Tolerances, reque
     finally:
         progress.close()
     result = solution_result(model, solution, request.options)
+    if resume is not None:
+        result["resumed_at"] = resume.iteration
     if estimate is not None:
         result["error_estimate"] = estimate.as_dict()
     return Run(model, solution, result, estimate)

@@ -6,6 +6,7 @@ What is no file on a disk (a pipe, /dev/null) is written to as it is: it must no
 from __future__ import annotations
 
 import errno
+import glob
 import os
 import tempfile
 from collections.abc import Callable
@@ -56,6 +57,17 @@ def try_writing(path: Path) -> None:
     handle, name, _ = _neighbour(path)
     os.close(handle)
     os.unlink(name)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what a process left that was killed while it wrote a file with `write_whole`.
+
+    Raises:
+        OSError: It cannot be removed.
+    """
+    real = Path(os.path.realpath(path))
+    for leftover in real.parent.glob(f".{glob.escape(real.name)}.????????"):
+        leftover.unlink(missing_ok=True)
 
 
 def _is_stream(path: Path) -> bool:

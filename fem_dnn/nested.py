@@ -7,8 +7,8 @@ projections of the finest's, whatever they were made from: expressions, data set
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 import scipy.sparse as sparse
@@ -23,7 +23,7 @@ from fem_dnn.depth_projection import depth_projection
 from fem_dnn.ingredients import Ingredients, Samples
 from fem_dnn.slab import SlabFailure
 from fem_dnn.solvers import Solution, Tolerances
-from fem_dnn.solvers.history import Iteration, Report
+from fem_dnn.solvers.history import Coarser, Iteration, Keep, Report, Waypoint
 from fem_dnn.width_projection import width_projection
 
 Array = NDArray[np.float64]
@@ -31,16 +31,32 @@ Array = NDArray[np.float64]
 COARSE_RTOL = 1e-4
 """How far the gradient is reduced on coarser meshes: below the difference between the meshes."""
 
-Method = Callable[[Model, Array, Tolerances, Report], Solution]
-"""Solves a model from a guess."""
+
+class Solve(Protocol):
+    """Solves a model from a guess, or goes on from a waypoint."""
+
+    def __call__(
+        self,
+        model: Model,
+        guess: Array,
+        tolerances: Tolerances,
+        *,
+        report: Report,
+        keep: Keep | None,
+        resume: Waypoint | None,
+    ) -> Solution:
+        """As a `Method` with the model's problem."""
 
 
 def solve_nested(
     model: Model,
-    method: Method,
+    solve: Solve,
     tolerances: Tolerances,
     report: Report,
     say: Callable[[str], None],
+    *,
+    keep: Keep | None = None,
+    resume: Waypoint | None = None,
 ) -> Solution:
     """Solve on `solver.nested` coarser meshes, then on the case's own (collective).
 
@@ -49,10 +65,12 @@ def solve_nested(
 
     Args:
         model: The case's model, on the finest mesh.
-        method: Solves on one mesh.
+        solve: Solves on one mesh.
         tolerances: Of the case; the limit on iterations holds for every mesh.
         report: Called with every iteration.
         say: Tells which mesh is next.
+        keep: Called with every iteration; may keep waypoints.
+        resume: Where an earlier solve had got to, on whichever mesh; go on from there.
 
     Returns:
         The solution on the finest mesh. Its work and its history are those of all meshes;
@@ -70,35 +88,41 @@ def solve_nested(
     norm, objective = start.gradient_norm, start.objective
     own = problem.work.minus(before)
     guess, origin = model.initial, problem.controls
-    total = _Total(report)
+    climb = _Climb(solve, report, keep, Coarser(0, objective, norm))
+    if resume is not None and resume.coarser is not None:
+        climb.coarser = resume.coarser
     for number, coarse in enumerate(models):
+        if number < climb.coarser.mesh:
+            continue  # it has led to the waypoint
         controls = _controls(coarse)
-        total.begin(number)
         say(f"mesh {number + 1} of {len(models) + 1}: {_described(coarse)}")
         try:
-            solution = method(
+            solution = climb.solve_on(
                 coarse,
                 transfer_control(origin, guess, controls),
                 _absolute(tolerances, max(tolerances.rtol, COARSE_RTOL), norm),
-                total.add,
+                resume,
             )
         except SlabFailure:
-            continue  # steps too large there: the next mesh starts from what there is
-        total.end(solution)
-        guess, origin = solution.control, controls
-    total.begin(len(models))
+            # Steps too large there: the next mesh starts from what there is.
+            climb.coarser = replace(climb.coarser, mesh=number + 1)
+        else:
+            guess, origin = solution.control, controls
+        resume = None
     say(f"mesh {len(models) + 1} of {len(models) + 1}: {_described(model)}")
-    guess = transfer_control(origin, guess, problem.controls)
-    before = replace(problem.work)
-    if not _better(model, guess, objective):
-        guess = model.initial
-    own = own.plus(problem.work.minus(before))
-    solution = method(model, guess, _absolute(tolerances, tolerances.rtol, norm), total.add)
-    total.end(solution)
+    if resume is None:
+        guess = transfer_control(origin, guess, problem.controls)
+        before = replace(problem.work)
+        if not _better(model, guess, objective):
+            guess = model.initial
+        own = own.plus(problem.work.minus(before))
+    finest = _absolute(tolerances, tolerances.rtol, norm)
+    solution = climb.solve_on(model, guess, finest, resume)
+    total = climb.coarser
     return replace(
         solution,
         initial_gradient_norm=norm,
-        history=total.history,
+        history=list(total.history),
         iterations=total.iterations,
         linear_iterations=total.linear_iterations,
         state_solves=total.state_solves + round(own.states),
@@ -218,50 +242,69 @@ def _better(model: Model, guess: Array, objective: float) -> bool:
 
 
 @dataclass(eq=False)
-class _Total:
-    """Work and history over all meshes.
+class _Climb:
+    """From mesh to mesh, with the work and the history of all.
 
     Attributes:
+        solve: Solves on one mesh.
         report: Called with every iteration, its work counted through all meshes.
+        keep: Called with every iteration, the coarser meshes in its waypoint.
+        coarser: What the meshes so far have taken.
     """
 
+    solve: Solve
     report: Report
-    history: list[Iteration] = field(default_factory=list)
-    iterations: int = 0
-    linear_iterations: int = 0
-    state_solves: int = 0
-    adjoint_solves: int = 0
-    hessian_solves: int = 0
-    sweeps: float = 0.0
-    seconds: float = 0.0
-    mesh: int = 0
+    keep: Keep | None
+    coarser: Coarser
 
-    def begin(self, mesh: int) -> None:
-        """The next iterations are of this mesh."""
-        self.mesh = mesh
+    def solve_on(
+        self, model: Model, guess: Array, tolerances: Tolerances, resume: Waypoint | None
+    ) -> Solution:
+        """Solve on the next mesh, or go on there."""
+        done, keep = self.coarser, self.keep
+        lines = [] if resume is None else [_through(done, line) for line in resume.iterations]
 
-    def add(self, line: Iteration) -> None:
-        """Record an iteration of the present mesh."""
-        line = replace(
-            line,
-            iteration=len(self.history),
-            linear_iterations=line.linear_iterations + self.linear_iterations,
-            state_solves=line.state_solves + self.state_solves,
-            adjoint_solves=line.adjoint_solves + self.adjoint_solves,
-            hessian_solves=line.hessian_solves + self.hessian_solves,
-            sweeps=line.sweeps + self.sweeps,
-            seconds=line.seconds + self.seconds,
-            mesh=self.mesh,
+        def report(line: Iteration) -> None:
+            lines.append(_through(done, line))
+            self.report(lines[-1])
+
+        def keep_all(waypoint: Callable[[], Waypoint]) -> None:
+            assert keep is not None
+            keep(lambda: replace(waypoint(), coarser=done))
+
+        solution = self.solve(
+            model,
+            guess,
+            tolerances,
+            report=report,
+            keep=None if keep is None else keep_all,
+            resume=resume,
         )
-        self.history.append(line)
-        self.report(line)
+        self.coarser = replace(
+            done,
+            mesh=done.mesh + 1,
+            history=(*done.history, *lines),
+            iterations=done.iterations + solution.iterations,
+            linear_iterations=done.linear_iterations + solution.linear_iterations,
+            state_solves=done.state_solves + solution.state_solves,
+            adjoint_solves=done.adjoint_solves + solution.adjoint_solves,
+            hessian_solves=done.hessian_solves + solution.hessian_solves,
+            sweeps=done.sweeps + solution.sweeps,
+            seconds=done.seconds + solution.seconds,
+        )
+        return solution
 
-    def end(self, solution: Solution) -> None:
-        """Add what the present mesh has cost."""
-        self.iterations += solution.iterations
-        self.linear_iterations += solution.linear_iterations
-        self.state_solves += solution.state_solves
-        self.adjoint_solves += solution.adjoint_solves
-        self.hessian_solves += solution.hessian_solves
-        self.sweeps += solution.sweeps
-        self.seconds += solution.seconds
+
+def _through(done: Coarser, line: Iteration) -> Iteration:
+    """A line of the present mesh, its work counted through all meshes."""
+    return replace(
+        line,
+        iteration=line.iteration + len(done.history),
+        linear_iterations=line.linear_iterations + done.linear_iterations,
+        state_solves=line.state_solves + done.state_solves,
+        adjoint_solves=line.adjoint_solves + done.adjoint_solves,
+        hessian_solves=line.hessian_solves + done.hessian_solves,
+        sweeps=line.sweeps + done.sweeps,
+        seconds=line.seconds + done.seconds,
+        mesh=done.mesh,
+    )

@@ -58,7 +58,7 @@ class Work:
     states: float = 0
     adjoints: float = 0
     hessians: int = 0
-    hamiltonians: int = 0
+    hamiltonians: float = 0
 
     @property
     def sweeps(self) -> float:

@@ -12,24 +12,17 @@ The same is done where no step is found. The last line of the history is always 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-import numpy as np
-from numpy.typing import NDArray
 from petsc4py import PETSc
 
 from fem_dnn.errors import BadInput
-from fem_dnn.problem import LearningProblem, Linearisation
+from fem_dnn.problem import Linearisation
 from fem_dnn.slab import SlabFailure
 from fem_dnn.solvers.composite_step import CompositeStep
-from fem_dnn.solvers.descent import Descent, solve_by
-from fem_dnn.solvers.history import Accuracy, Report
+from fem_dnn.solvers.descent import Descent
+from fem_dnn.solvers.method import Method, Way
 from fem_dnn.solvers.newton import REASONS
 from fem_dnn.solvers.petsc import PREFIX, original_errors, read_options
 from fem_dnn.solvers.schur import SchurSystem
-from fem_dnn.solvers.solution import Solution, Tolerances
-
-Array = NDArray[np.float64]
 
 DEFAULTS: dict[str, object] = {
     "snes_type": "python",
@@ -44,43 +37,6 @@ SHRINKAGE = 0.25
 """Factor on the trust radius where a step has led to controls without a state."""
 
 _SNES = PETSc.SNES.ConvergedReason
-
-
-def solve_all_at_once(
-    problem: LearningProblem,
-    initial: Array,
-    tolerances: Tolerances | None = None,
-    *,
-    escape: bool = True,
-    report: Report | None = None,
-    accuracy: Accuracy | None = None,
-    options: Mapping[str, object] | None = None,
-) -> Solution:
-    """Solve the learning problem with state, adjoint and controls as unknowns of one system.
-
-    `hessian_solves` counts products with the system's matrix and applications of its
-    preconditioner: either has the matrix products of a Hessian-vector product, the first without
-    iterating on implicit slabs. Evaluations of the state's and the adjoint's equations count as
-    solves, though these do not iterate either.
-
-    Arguments, returns and errors are those of `solve_newton`.
-
-    Raises:
-        BadInput: The controls have bounds, which the method does not know.
-    """
-    if problem.controls.box is not None:
-        raise BadInput(None, "bounds", "all-at-once knows none", "another method")
-    return solve_by(
-        _descend,
-        DEFAULTS,
-        problem,
-        initial,
-        tolerances,
-        escape=escape,
-        report=report,
-        accuracy=accuracy,
-        options=options,
-    )
 
 
 def _descend(descent: Descent) -> tuple[Linearisation, str]:
@@ -125,6 +81,16 @@ def _descend(descent: Descent) -> tuple[Linearisation, str]:
         system.destroy()
         for thing in (snes, x, f):
             thing.destroy()
+
+
+solve_all_at_once = Method("all-at-once", Way(_descend, DEFAULTS), within_bounds=None)
+"""State, adjoint and controls as unknowns of one system.
+
+`hessian_solves` counts products with the system's matrix and applications of its preconditioner:
+either has the matrix products of a Hessian-vector product, the first without iterating on implicit
+slabs. Evaluations of the state's and the adjoint's equations count as solves, though these do not
+iterate either.
+"""
 
 
 class LagrangeNewton:

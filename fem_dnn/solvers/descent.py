@@ -9,21 +9,18 @@ Hessian is that on the controls which no bound holds (`active_set`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fem_dnn.active_set import ActiveSet
 from fem_dnn.problem import LearningProblem, Linearisation
 from fem_dnn.slab import SlabFailure
 from fem_dnn.solvers.curvature import LowestEigenpair, signed_lowest_eigenpair
-from fem_dnn.solvers.history import Accuracy, History, Report
-from fem_dnn.solvers.petsc import PREFIX, OptionsInUse, PetscProblem, inserted_options
-from fem_dnn.solvers.solution import Solution, Tolerances
-
-Array = NDArray[np.float64]
+from fem_dnn.solvers.history import History
+from fem_dnn.solvers.petsc import OptionsInUse, PetscProblem
+from fem_dnn.solvers.solution import Tolerances
 
 MAX_ESCAPES = 10
 
@@ -51,6 +48,7 @@ class Descent:
         tolerances: When to end.
         history: Collects the iterates.
         options: The PETSc options in use.
+        radius: Trust radius to begin with, an L2 length; None: the method's own.
     """
 
     petsc: PetscProblem
@@ -59,6 +57,7 @@ class Descent:
     tolerances: Tolerances
     history: History
     options: OptionsInUse
+    radius: float | None = None
 
     @property
     def iterations_left(self) -> int:
@@ -82,66 +81,6 @@ class Descent:
 
 Descend = Callable[[Descent], tuple[Linearisation, str]]
 """Runs a method; returns the point reached and the reason."""
-
-
-def solve_by(
-    descend: Descend,
-    defaults: Mapping[str, object],
-    problem: LearningProblem,
-    initial: Array,
-    tolerances: Tolerances | None,
-    *,
-    escape: bool,
-    report: Report | None,
-    accuracy: Accuracy | None,
-    options: Mapping[str, object] | None,
-) -> Solution:
-    """Solve a learning problem by a method; arguments as in `solve_newton`.
-
-    Args:
-        descend: The method.
-        defaults: Its PETSc options, which the user's override.
-    """
-    tolerances = tolerances or Tolerances()
-    history = History(problem, report, accuracy)
-    control = problem.controls.project(np.array(initial))
-    moved = problem.controls.any_rank(not np.array_equal(control, initial))
-    at = problem.linearise(control)
-    initial_norm = at.gradient_norm
-    target = tolerances.target(initial_norm)
-    history.add(at)
-    petsc = PetscProblem(problem)
-    curvature = Curvature(True, "")
-    try:
-        with inserted_options(PREFIX, defaults, options or {}) as in_use:
-            for escapes in range(MAX_ESCAPES + 1):
-                descent = Descent(petsc, at, target, tolerances, history, in_use)
-                at, reason = descend(descent)
-                if at.gradient_norm > target:
-                    curvature = Curvature(False, "")
-                    break
-                curvature = examine(petsc, at, escape)
-                if curvature.acceptable or curvature.pair is None or not escape:
-                    break
-                exhausted = escapes == MAX_ESCAPES or not descent.iterations_left
-                lower = at if exhausted else along_negative_curvature(at, curvature.pair)
-                if lower is at:
-                    break
-                at = lower
-                history.add(at)
-            reason += curvature.text + (MOVED if moved else "")
-            for name in in_use.unread():
-                reason += f"; PETSc option -{name} was read by nothing"
-    finally:
-        petsc.destroy()
-    return Solution.from_history(
-        at,
-        history,
-        converged=curvature.acceptable,
-        reason=reason,
-        initial_gradient_norm=initial_norm,
-        lowest_eigenvalue=None if curvature.pair is None else curvature.pair.value,
-    )
 
 
 @dataclass(frozen=True, eq=False)

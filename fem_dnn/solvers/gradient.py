@@ -11,20 +11,15 @@ Within bounds the steps are projected (Birgin, Martinez & Raydan, SIAM J. Optim.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fem_dnn.problem import LearningProblem, Linearisation
+from fem_dnn.problem import Linearisation
 from fem_dnn.slab import SlabFailure
-from fem_dnn.solvers.descent import Descent, solve_by
-from fem_dnn.solvers.history import Accuracy, Report
+from fem_dnn.solvers.descent import Descent
+from fem_dnn.solvers.method import Method, Way
 from fem_dnn.solvers.petsc import NOISE
-from fem_dnn.solvers.solution import Solution, Tolerances
 from fem_dnn.solvers.step import ARMIJO, SHORTEST, TOO_MANY, Failures, shortened
-
-Array = NDArray[np.float64]
 
 MEMORY = 10
 """Objectives remembered; 1 makes the objective decrease monotonically."""
@@ -34,34 +29,6 @@ SHORT = 0.5
 
 LONGEST = 1e6
 """Longest step; along directions without curvature it grows up to this."""
-
-
-def solve_gradient(
-    problem: LearningProblem,
-    initial: Array,
-    tolerances: Tolerances | None = None,
-    *,
-    escape: bool = True,
-    report: Report | None = None,
-    accuracy: Accuracy | None = None,
-    options: Mapping[str, object] | None = None,
-) -> Solution:
-    """Solve the learning problem by gradient descent.
-
-    Arguments, returns and errors are those of `solve_newton`; of PETSc's options only those of the
-    eigensolver that examines the curvature have a reader.
-    """
-    return solve_by(
-        _descend,
-        {},
-        problem,
-        initial,
-        tolerances,
-        escape=escape,
-        report=report,
-        accuracy=accuracy,
-        options=options,
-    )
 
 
 def _descend(descent: Descent) -> tuple[Linearisation, str]:
@@ -94,6 +61,10 @@ def _descend(descent: Descent) -> tuple[Linearisation, str]:
     except SlabFailure as failure:
         # In an adjoint: keep what has been reached.
         return descent.outcome(descent.history.at or descent.start, str(failure))
+
+
+solve_gradient = Method("gradient", Way(_descend), within_bounds=Way(_descend))
+"""Gradient descent; of PETSc's options only those of the eigensolver have a reader."""
 
 
 def _line_search(

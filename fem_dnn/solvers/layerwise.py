@@ -15,8 +15,6 @@ adjoint hands p(t_n) to layer n - 1. From the first layer to the last it would c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,9 +24,8 @@ from fem_dnn.losses import LossPoint, OutputLayer
 from fem_dnn.problem import LearningProblem, Linearisation
 from fem_dnn.slab import SlabFailure
 from fem_dnn.solvers.block_step import BlockSteps
-from fem_dnn.solvers.descent import Descent, solve_by
-from fem_dnn.solvers.history import Accuracy, Report
-from fem_dnn.solvers.solution import Solution, Tolerances
+from fem_dnn.solvers.descent import Descent
+from fem_dnn.solvers.method import Method, Way
 from fem_dnn.solvers.step import TOO_MANY, Failures
 from fem_dnn.solvers.tail import Tails
 
@@ -36,34 +33,6 @@ Array = NDArray[np.float64]
 
 LEFT_ALONE = 0.1
 """Blocks whose gradients all together are less than this part of the target take no step."""
-
-
-def solve_layerwise(
-    problem: LearningProblem,
-    initial: Array,
-    tolerances: Tolerances | None = None,
-    *,
-    escape: bool = True,
-    report: Report | None = None,
-    accuracy: Accuracy | None = None,
-    options: Mapping[str, object] | None = None,
-) -> Solution:
-    """Solve the learning problem by layer-by-layer gradient descent; an iteration is a sweep.
-
-    Arguments, returns and errors are those of `solve_newton`; of PETSc's options only those of the
-    eigensolver that examines the curvature have a reader.
-    """
-    return solve_by(
-        _descend,
-        {},
-        problem,
-        initial,
-        tolerances,
-        escape=escape,
-        report=report,
-        accuracy=accuracy,
-        options=options,
-    )
 
 
 def _descend(descent: Descent) -> tuple[Linearisation, str]:
@@ -84,6 +53,11 @@ def _descend(descent: Descent) -> tuple[Linearisation, str]:
     except SlabFailure as failure:
         # In an adjoint: keep what has been reached.
         return descent.outcome(descent.history.at or descent.start, str(failure))
+
+
+solve_layerwise = Method("layerwise", Way(_descend), within_bounds=Way(_descend))
+"""Layer-by-layer gradient descent, an iteration being a sweep; of PETSc's options only those of the
+eigensolver have a reader."""
 
 
 class _Layers:

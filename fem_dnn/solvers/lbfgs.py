@@ -7,19 +7,11 @@ and `bncg` took more iterations where many bounds are active.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-import numpy as np
-from numpy.typing import NDArray
-
-from fem_dnn.problem import LearningProblem, Linearisation
+from fem_dnn.problem import Linearisation
 from fem_dnn.solvers import tao
-from fem_dnn.solvers.descent import Descent, solve_by
-from fem_dnn.solvers.history import Accuracy, Report
+from fem_dnn.solvers.descent import Descent
+from fem_dnn.solvers.method import Method, Way
 from fem_dnn.solvers.petsc import inserted_options
-from fem_dnn.solvers.solution import Solution, Tolerances
-
-Array = NDArray[np.float64]
 
 MATRIX: dict[str, object] = {"mat_lmvm_scale_type": "scalar", "mat_lmvm_hist_size": 20}
 """Twenty pairs, and the identity times a number to start from: in orthonormal coordinates that is
@@ -38,33 +30,10 @@ DEFAULTS: dict[str, object] = {
 WITHIN_BOUNDS: dict[str, object] = {"tao_type": "blmvm", **tao.DEFAULTS}
 
 
-def solve_lbfgs(
-    problem: LearningProblem,
-    initial: Array,
-    tolerances: Tolerances | None = None,
-    *,
-    escape: bool = True,
-    report: Report | None = None,
-    accuracy: Accuracy | None = None,
-    options: Mapping[str, object] | None = None,
-) -> Solution:
-    """Solve the learning problem by limited-memory BFGS.
-
-    Arguments, returns and errors are those of `solve_newton`.
-    """
-    return solve_by(
-        _descend,
-        DEFAULTS if problem.controls.box is None else WITHIN_BOUNDS,
-        problem,
-        initial,
-        tolerances,
-        escape=escape,
-        report=report,
-        accuracy=accuracy,
-        options=options,
-    )
-
-
 def _descend(descent: Descent) -> tuple[Linearisation, str]:
     with inserted_options(MATRIX_PREFIX, MATRIX, {}):
         return tao.descend_by_tao(descent, hessian=False)
+
+
+solve_lbfgs = Method("lbfgs", Way(_descend, DEFAULTS), within_bounds=Way(_descend, WITHIN_BOUNDS))
+"""Limited-memory BFGS."""

@@ -17,21 +17,15 @@ any kind, because it looks at the residual and not at the objective.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
-import numpy as np
-from numpy.typing import NDArray
 from petsc4py import PETSc
 
-from fem_dnn.problem import LearningProblem, Linearisation
+from fem_dnn.problem import Linearisation
 from fem_dnn.slab import SlabFailure
 from fem_dnn.solvers import tao
-from fem_dnn.solvers.descent import Descent, solve_by
-from fem_dnn.solvers.history import Accuracy, Report
+from fem_dnn.solvers.descent import Descent
+from fem_dnn.solvers.method import Method, Way
 from fem_dnn.solvers.petsc import PREFIX, original_errors, read_options
-from fem_dnn.solvers.solution import Solution, Tolerances
-
-Array = NDArray[np.float64]
 
 DEFAULTS: dict[str, object] = {
     "snes_type": "newtontr",
@@ -45,7 +39,7 @@ DEFAULTS: dict[str, object] = {
 WITHIN_BOUNDS: dict[str, object] = {"tao_type": "tron", "ksp_max_it": 1000, **tao.DEFAULTS}
 
 DELTA_0 = 0.2
-"""First radius of the trust region, relative to the start (PETSc's default)."""
+"""First radius of the trust region (PETSc's default); in z relative to the start."""
 
 SNES_REASON = PETSc.SNES.ConvergedReason
 
@@ -76,49 +70,6 @@ REASONS = {
     ),
 }
 """What PETSc's reasons mean here, with advice."""
-
-
-def solve_newton(
-    problem: LearningProblem,
-    initial: Array,
-    tolerances: Tolerances | None = None,
-    *,
-    escape: bool = True,
-    report: Report | None = None,
-    accuracy: Accuracy | None = None,
-    options: Mapping[str, object] | None = None,
-) -> Solution:
-    """Solve the learning problem by trust-region Newton-CG, within the controls' bounds.
-
-    Args:
-        problem: Learning problem.
-        initial: Initial guess, local control vector in L2-orthonormal coordinates.
-        tolerances: When to end.
-        escape: Look at the curvature where the gradient vanishes, and leave saddles.
-        report: Called with every iteration on all ranks.
-        accuracy: Training accuracy for the history.
-        options: PETSc options without prefix, e.g. {"snes_monitor": None, "ksp_max_it": 50}; with
-            bounds {"tao_monitor": None, "ksp_max_it": 50}.
-
-    Returns:
-        The solution; not converged is told by its `converged` and `reason`.
-
-    Raises:
-        SlabFailure: The state equation cannot be solved at the initial guess.
-        BadInput: A PETSc option that nothing reads.
-    """
-    bounded = problem.controls.box is not None
-    return solve_by(
-        _descend_within_bounds if bounded else _descend,
-        WITHIN_BOUNDS if bounded else DEFAULTS,
-        problem,
-        initial,
-        tolerances,
-        escape=escape,
-        report=report,
-        accuracy=accuracy,
-        options=options,
-    )
 
 
 def _descend_within_bounds(descent: Descent) -> tuple[Linearisation, str]:
@@ -166,9 +117,10 @@ def _descend(descent: Descent) -> tuple[Linearisation, str]:
         snes.setMonitor(monitor)
         if petsc.riesz is not None:
             snes.setConvergenceTest(l2_convergence)
-            # PETSc measures the first step by |z| = 0 here; it shall be as long as elsewhere.
-            length = petsc.problem.controls.norm(descent.start.control)
-            descent.options.suggest("snes_tr_delta0", DELTA_0 * (length or 1.0))
+        # In z every descent starts at 0: there the control's own length tells how far to go.
+        length = 1.0 if petsc.riesz is None else petsc.problem.controls.norm(descent.start.control)
+        radius = descent.radius or DELTA_0 * (length or 1.0)
+        descent.options.suggest("snes_tr_delta0", radius)
         with read_options():
             snes.setFromOptions()
         descent.options.require_read()
@@ -188,3 +140,11 @@ def _descend(descent: Descent) -> tuple[Linearisation, str]:
     finally:
         for thing in (snes, x, f):
             thing.destroy()
+
+
+solve_newton = Method(
+    "newton",
+    Way(_descend, DEFAULTS),
+    within_bounds=Way(_descend_within_bounds, WITHIN_BOUNDS),
+)
+"""Trust-region Newton-CG; its options are those of a SNES, within bounds those of a TAO."""

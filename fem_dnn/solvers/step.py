@@ -13,12 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fem_dnn.slab import SlabFailure
 from fem_dnn.solvers.petsc import NOISE
-
-Array = NDArray[np.float64]
 
 ARMIJO = 1e-4
 """Part of the decrease promised by the gradient that a step has to attain."""

@@ -27,17 +27,14 @@ the pointwise problem, enter by their linearisation at c_k.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 from numpy.typing import NDArray
 
 from fem_dnn.controls import ControlParts
 from fem_dnn.problem import LearningProblem, Linearisation
 from fem_dnn.slab import SlabFailure
-from fem_dnn.solvers.descent import Descent, solve_by
-from fem_dnn.solvers.history import Accuracy, Report
-from fem_dnn.solvers.solution import Solution, Tolerances
+from fem_dnn.solvers.descent import Descent
+from fem_dnn.solvers.method import Method, Way
 from fem_dnn.solvers.step import SHORTEST, TOO_MANY, Failures, is_noise
 from fem_dnn.state import pre_activations
 
@@ -59,34 +56,6 @@ INNER_TOLERANCE = 0.1
 """They end when the controls change by less than this part of their change so far."""
 
 
-def solve_sweep(
-    problem: LearningProblem,
-    initial: Array,
-    tolerances: Tolerances | None = None,
-    *,
-    escape: bool = True,
-    report: Report | None = None,
-    accuracy: Accuracy | None = None,
-    options: Mapping[str, object] | None = None,
-) -> Solution:
-    """Solve the learning problem by forward-backward sweeps.
-
-    Arguments, returns and errors are those of `solve_newton`; of PETSc's options only those of the
-    eigensolver that examines the curvature have a reader.
-    """
-    return solve_by(
-        _descend,
-        {},
-        problem,
-        initial,
-        tolerances,
-        escape=escape,
-        report=report,
-        accuracy=accuracy,
-        options=options,
-    )
-
-
 def _descend(descent: Descent) -> tuple[Linearisation, str]:
     """Sweep until the gradient is small."""
     descent.options.require_read()
@@ -106,6 +75,10 @@ def _descend(descent: Descent) -> tuple[Linearisation, str]:
     except SlabFailure as failure:
         # In an adjoint: keep what has been reached.
         return descent.outcome(descent.history.at or descent.start, str(failure))
+
+
+solve_sweep = Method("sweep", Way(_descend), within_bounds=Way(_descend))
+"""Forward-backward sweeps; of PETSc's options only those of the eigensolver have a reader."""
 
 
 def _sweep(at: Linearisation, rho: float, failures: Failures) -> tuple[Linearisation, float]:

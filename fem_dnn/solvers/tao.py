@@ -133,6 +133,8 @@ def descend_by_tao(
             tao.setHessian(shifted.move, matrix, matrix)
         tao.setTolerances(gatol=target, grtol=0.0, gttol=0.0)
         tao.setMaximumIterations(limit)
+        if hessian and descent.radius is not None:
+            tao.setInitialTrustRegionRadius(descent.radius)
         tao.setMonitor(monitor)
         tao.setSolution(x)
         with read_options():

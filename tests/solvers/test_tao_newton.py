@@ -1,20 +1,17 @@
 """PETSc TAO's Newton types, and that no type's options are lost."""
 
-from typing import get_args
-
 import pytest
 from helpers import everywhere, random_control, random_problem, relative
 from mpi4py import MPI
 
 from fem_dnn.errors import BadInput
-from fem_dnn.solvers import ALL_METHODS, METHODS, Tolerances, solve_newton, solve_tao_newton
+from fem_dnn.solvers import ALL_METHODS, METHODS, Tolerances, solve_newton
 from fem_dnn.solvers.tao import REASONS
-from fem_dnn.solvers.tao_newton import TaoNewtonType
+from fem_dnn.solvers.tao_newton import TYPES
 
 pytestmark = pytest.mark.mpi
 
 WORLD, SELF = MPI.COMM_WORLD, MPI.COMM_SELF
-TYPES = get_args(TaoNewtonType)
 
 
 def problem_and_start(comm=WORLD, **options):
@@ -27,7 +24,7 @@ def problem_and_start(comm=WORLD, **options):
 def test_agrees_with_newton(options: dict, tao_type: str) -> None:
     """Also where the Hessian is indefinite on the way and TAO shifts it."""
     tolerances = Tolerances(rtol=1e-9)
-    a = solve_tao_newton(*problem_and_start(**options), tolerances, tao_type=tao_type)
+    a = ALL_METHODS[tao_type](*problem_and_start(**options), tolerances)
     b = solve_newton(*problem_and_start(**options), tolerances)
     assert a.converged and b.converged, (a.reason, b.reason)
     assert abs(a.objective - b.objective) < 1e-12 * b.objective
@@ -39,7 +36,7 @@ def test_agrees_with_newton(options: dict, tao_type: str) -> None:
 @pytest.mark.parametrize("tao_type", ["bntr", "bnls"])
 def test_same_solution_on_any_number_of_ranks(tao_type: str) -> None:
     shared, alone = (
-        solve_tao_newton(*problem_and_start(comm, scheme="resnet"), Tolerances(rtol=1e-9))
+        ALL_METHODS[tao_type](*problem_and_start(comm, scheme="resnet"), Tolerances(rtol=1e-9))
         for comm in (WORLD, SELF)
     )
     assert shared.converged and alone.converged
@@ -47,13 +44,14 @@ def test_same_solution_on_any_number_of_ranks(tao_type: str) -> None:
 
 
 def test_limits_and_options() -> None:
-    stopped = solve_tao_newton(*problem_and_start(), Tolerances(max_iterations=2))
+    solve = ALL_METHODS["bntr"]
+    stopped = solve(*problem_and_start(), Tolerances(max_iterations=2))
     assert not stopped.converged and stopped.iterations == 2
     assert "limit of 2 iterations" in stopped.reason
-    early = solve_tao_newton(*problem_and_start(), options={"tao_gatol": 1.0})
+    early = solve(*problem_and_start(), options={"tao_gatol": 1.0})
     assert not early.converged and "-tao_gatol stopped it" in early.reason
     with pytest.raises(BadInput, match="-snes_monitor"):
-        solve_tao_newton(*problem_and_start(), options={"snes_monitor": None})
+        solve(*problem_and_start(), options={"snes_monitor": None})
 
 
 def test_every_reason_of_petsc_has_a_sentence() -> None:
