@@ -8,8 +8,10 @@ from typing import Any
 from fem_dnn import commands
 from fem_dnn.assembly import assemble
 from fem_dnn.case import Case
+from fem_dnn.check_report import pictures_in, report_page
 from fem_dnn.checks import Check, Subject, all_checks
 from fem_dnn.collective import on_root
+from fem_dnn.files import write_whole
 from fem_dnn.request import CaseLike, Request, read_any
 from fem_dnn.results import write_json
 from fem_dnn.solvers import Tolerances
@@ -47,7 +49,7 @@ def check(case: CaseLike, request: Request | None = None) -> dict[str, Any]:
         with nullcontext() if problem is None else suitable_threads(problem):
             checks = all_checks(subject, tolerances)
     result = {**result, "checks": [each.as_dict() for each in checks]}
-    _write(result, subject, request)
+    _write(case.file or "a case given in Python", result, subject, request)
     return result
 
 
@@ -56,7 +58,7 @@ def _trains(case: Case) -> bool:
     return network.kernel is True or network.bias is True or case.loss.train_outputs
 
 
-def _write(result: dict[str, Any], subject: Subject | None, request: Request) -> None:
+def _write(title: str, result: dict[str, Any], subject: Subject | None, request: Request) -> None:
     if request.out is None:
         return
     from fem_dnn.checks.curves import curves_along_depth
@@ -71,6 +73,8 @@ def _write(result: dict[str, Any], subject: Subject | None, request: Request) ->
         from fem_dnn import pictures
 
         pictures.save(pictures.bounds_along_depth(curves), out / "checks.png")
+        page = report_page(title, result, pictures_in(out)).encode()
+        write_whole(out / "report.html", lambda file: file.write(page))
 
     on_root(request.comm, write)
 

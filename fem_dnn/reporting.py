@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
-from rich.console import Console
-from rich.markup import escape
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from fem_dnn.errors import BadInput
 from fem_dnn.files import try_writing
@@ -97,18 +98,20 @@ def summary(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def checks_table(result: dict[str, Any]) -> Table:
-    """The checks as a table: what holds, what was measured against what, and why."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column, justify in (("check", "left"), ("holds", "left"), ("value", "right")):
-        table.add_column(column, justify=justify, no_wrap=True)  # type: ignore[arg-type]
-    table.add_column("bound", justify="right", no_wrap=True)
-    table.add_column("what it says", ratio=1, overflow="fold")
-    words = {True: "yes", False: "[bold red]NO[/]", None: "-"}
+def checks_table(result: dict[str, Any]) -> Group:
+    """The checks: what holds, what was measured against what, and below each why."""
+    width = max((len(each["name"]) for each in result["checks"]), default=0)
+    words = {True: ("yes", ""), False: ("NO", "bold red"), None: ("-", "dim")}
+    lines: list[RenderableType] = [
+        Text(f"{'check':{width}}  holds{'value':>12}{'bound':>12}", style="bold")
+    ]
     for each in result["checks"]:
+        word, style = words[each["holds"]]
         numbers = ("" if n is None else f"{n:.4g}" for n in (each["value"], each["bound"]))
-        table.add_row(each["name"], words[each["holds"]], *numbers, escape(each["explanation"]))
-    return table
+        tail = "".join(f"{n:>12}" for n in numbers)
+        lines.append(Text.assemble(f"{each['name']:{width}}  ", (f"{word:5}", style), tail))
+        lines.append(Padding(Text(each["explanation"], style="dim"), (0, 0, 0, 4)))
+    return Group(*lines)
 
 
 def _estimate(estimate: dict[str, Any]) -> list[str]:

@@ -44,13 +44,13 @@ def pontryagin_improvement(subject: Subject, tolerances: Tolerances, *, seed: in
     at = subject.at
     assert at is not None, "why_not_pointwise says so"
     best, where = at.objective, ""
-    for name, start in _trials(at, subject, seed):
+    for taken, start in _trials(at, subject, seed):
         try:
             solution = solve_newton(at.problem, start, tolerances)
         except SlabFailure:
             continue
         if solution.objective < best:
-            best, where = solution.objective, name
+            best, where = solution.objective, taken
     change = (best - at.objective) / max(abs(at.objective), 1e-300)
     holds = change > -ROUND_OFF
     text = (

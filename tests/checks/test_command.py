@@ -1,5 +1,6 @@
 """`fem-dnn check`, by the command line."""
 
+import html
 import json
 
 import pytest
@@ -69,6 +70,11 @@ def test_check_solves_and_checks(runs):
     out = runs[0] / "solved"
     assert json.loads((out / "result.json").read_text()) == result
     assert (out / "checks.png").stat().st_size > 10_000
+    page = (out / "report.html").read_text()
+    assert page.count("data:image/png;base64,") >= 5
+    for check in checks.values():
+        assert check["name"] in page
+        assert html.escape(check["explanation"]) in page
     assert (out / "solution.npz").exists()
 
 
