@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from fem_dnn.checks.check import ROUND_OFF, Check, not_applicable
 from fem_dnn.checks.features import pointwise, why_not_pointwise
 from fem_dnn.checks.pontryagin import SOURCE, lowest_found, pontryagin_minimum
+from fem_dnn.checks.second_order import stationarity
 from fem_dnn.checks.subject import Subject
 from fem_dnn.controls import ControlParts
 from fem_dnn.problem import Linearisation
@@ -37,6 +38,8 @@ def pontryagin_improvement(subject: Subject, tolerances: Tolerances, *, seed: in
     why = why_not_pointwise(subject)
     if why is None and not np.isfinite(subject.network.activation.curvature):
         why = f"{subject.network.activation.name} has a kink"
+    if why is None and not stationarity(subject, tolerances).holds:
+        why = "these are no critical controls: any descent improves on them (see stationarity)"
     if why is None and pontryagin_minimum(subject, seed=seed).holds:
         why = "no controls are known that make the Hamiltonian lower (see pontryagin_minimum)"
     if why is not None:
