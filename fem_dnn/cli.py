@@ -24,6 +24,7 @@ from fem_dnn.reporting import (
     require_writable,
     reserve_stdout,
     summary,
+    value_lines,
     write_result,
 )
 
@@ -57,7 +58,7 @@ Overrides = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")]
 
-PETSC_COMMANDS = ("solve", "check")
+PETSC_COMMANDS = ("solve", "check", "value")
 """Commands that PETSc solvers work for."""
 
 _petsc_arguments: list[str] = []
@@ -161,6 +162,20 @@ def check(
         table=checks_table,
         good=checking.state_was_solved,
     )
+
+
+@app.command()
+def value(
+    case: CaseFile,
+    json: JsonFile = None,
+    out: OutDir = None,
+    set_: Overrides = None,
+    quiet: Quiet = False,
+) -> None:
+    """Value function and feedback by Hamilton-Jacobi-Bellman: samples x nodes <= 3."""
+    from fem_dnn import valuing
+
+    _run(valuing.value, case, json, out, set_, quiet, lines=value_lines)
 
 
 @app.command()
