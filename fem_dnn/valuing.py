@@ -49,9 +49,6 @@ MOST_POINTS = 30_000_000
 ENLARGEMENTS = 3
 """How often a default box is doubled when the optimal trajectory leaves it."""
 
-LOWER = 3.0
-"""Estimated errors by which V and the objective have to differ to be called different."""
-
 OPEN_LOOP = ("converged", "reason", "gradient_norm", "iterations", "lowest_eigenvalue")
 """What is passed on of the optimality system's result."""
 
@@ -261,7 +258,7 @@ def _verdict(solved: _Solved, found: Examination) -> tuple[bool, str]:
         return False, f"{text}; the optimality system was not solved: {solved.result['reason']}"
     error = solved.depth_error or 0.0
     gap = found.value - (objective - error)
-    unsure = LOWER * (found.error_estimate + abs(error)) + 1e-8 * abs(objective)
+    unsure = found.error_estimate + abs(error) + 1e-8 * abs(objective)
     text += f"; the optimality system's objective is {objective:.8g}"
     if abs(gap) <= unsure:
         text += ", the same within the errors"

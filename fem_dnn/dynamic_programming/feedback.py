@@ -47,7 +47,7 @@ def run_closed_loop(value: ValueFunction, start: Array) -> ClosedLoop:
     t, states, kernels, biases, total = [0.0], [f[:, :, 0]], [], [], 0.0
     for n in range(len(value.times) - 1):
         step = value.step(n)
-        z, _ = step.globally(f, 2 * SWEEPS[1])
+        z, _ = step.globally(f, SWEEPS[1])
         a, b = problem.rows(z, f, step.t + 0.5 * step.tau)
         if a is not None:
             kernels.append(a[:, :, 0])

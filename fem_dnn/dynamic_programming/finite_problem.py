@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.interpolate import PchipInterpolator
 
 from fem_dnn.activations import Activation
 from fem_dnn.assembly import Model
@@ -26,26 +27,22 @@ from fem_dnn.losses import L2Loss, OutputLoss
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True, eq=False)
 class InDepth:
-    """A function of depth: linear between the depths where it is known, constant beyond.
+    """A function of depth, known at some depths: between them the cubics that do not overshoot.
 
-    Attributes:
+    Args:
         t: Ascending depths, shape (L,).
         values: Shape (L or 1, ...); one value: constant.
     """
 
-    t: Array
-    values: Array
+    def __init__(self, t: Array, values: Array) -> None:
+        varies = len(values) > 1 and bool(np.any(values != values[0]))
+        self._constant = np.asarray(values[0])
+        self._varying = PchipInterpolator(t, values, axis=0) if varies else None
 
     def at(self, t: float) -> Array:
         """The value at a depth."""
-        if len(self.values) == 1:
-            return np.asarray(self.values[0])
-        right = int(np.clip(np.searchsorted(self.t, t), 1, len(self.t) - 1))
-        left = right - 1
-        part = np.clip((t - self.t[left]) / (self.t[right] - self.t[left]), 0.0, 1.0)
-        return np.asarray((1 - part) * self.values[left] + part * self.values[right])
+        return self._constant if self._varying is None else np.asarray(self._varying(t))
 
 
 @dataclass(frozen=True, eq=False)

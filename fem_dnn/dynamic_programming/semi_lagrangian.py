@@ -4,7 +4,9 @@
 
 Phi the flow of a step, I the interpolation of `state_grid.Interpolant`: monotone up to a bounded
 correction, so that the scheme, stable for steps of any length, converges to the viscosity solution.
-The last step uses the terminal loss itself. Controls that are constant on steps of length tau make
+The last step uses the terminal loss itself. Beyond the box V is continued from the nearest point of
+the box, plus what the terminal loss grows by from there, if it does: what drifts out where the loss
+grows pays for it, and going out gains nothing. Controls that are constant on steps of length tau make
 V too large by O(tau^2) where V is smooth; interpolation adds O(h^4 / tau) there, and O(h^2 / tau)
 near kinks. With tau proportional to h the scheme is of order 2 where V is smooth, of order 1
 elsewhere.
@@ -88,9 +90,17 @@ class Step:
 
     def remaining(self, f: Array) -> Array:
         """V at the end of the step at states (S, N, M), shape (M,)."""
+        terminal = self.problem.terminal
         if self.after is None:
-            return self.problem.terminal(f)
-        return self.after(f.reshape(self.grid.dimension, -1))
+            return terminal(f)
+        y = f.reshape(self.grid.dimension, -1)
+        values = self.after(y)
+        beyond = ~self.grid.contains(y)
+        if np.any(beyond):
+            there = y[:, beyond]
+            face = self.problem.states(self.grid.nearest_inside(there))
+            values[beyond] += np.maximum(terminal(self.problem.states(there)) - terminal(face), 0)
+        return values
 
     def foot(self, f: Array, z: Array) -> tuple[Array, Array]:
         """Where controls z lead the states f, (S, N, M), and the cost until there, (M,)."""
@@ -174,7 +184,7 @@ class ValueFunction:
 
     def at(self, f: Array) -> float:
         """V(f, 0) of a state (S, N): the first step of the scheme from there (rank 0)."""
-        _, values = self.step(0).globally(f[:, :, None], 2 * SWEEPS[1])
+        _, values = self.step(0).globally(f[:, :, None], SWEEPS[1])
         return float(values[0])
 
 

@@ -81,6 +81,10 @@ class StateGrid:
         slack = 1e-9 * (high - low)
         return np.asarray(np.all((y >= low - slack) & (y <= high + slack), axis=0))
 
+    def nearest_inside(self, y: Array) -> Array:
+        """The points of the box nearest to states (D, M), like y."""
+        return np.clip(y, self.box[:, :1], self.box[:, 1:])
+
     def second_differences(self, values: Array) -> list[Array]:
         """v(y + h e_i) - 2 v(y) + v(y - h e_i) for each i; on the faces that of the next point."""
         results = []
@@ -101,9 +105,12 @@ class StateGrid:
         marked = np.zeros(self.shape, dtype=bool)
         if self.cells < 8:
             return marked
+        V = np.asarray(values, np.float64)
+        steepest = max(
+            float(np.max(np.abs(np.diff(V, axis=axis)))) / h for axis, h in enumerate(self.spacing)
+        )
         for axis, h in enumerate(self.spacing):
-            v = np.moveaxis(np.asarray(values, np.float64), axis, 0)
-            steepest = float(np.max(np.abs(np.diff(v, axis=0)))) / h
+            v = np.moveaxis(V, axis, 0)
             middle = v[4:-4]
             near = (2 * middle - v[2:-6] - v[6:-2]) / (2 * h)
             far = (2 * middle - v[:-8] - v[8:]) / (4 * h)
@@ -128,7 +135,7 @@ class Interpolant:
     and dropped. With a bound M h^2 the correction is at most D M h^2 / 8, so that a scheme with it
     is a filtered one: it converges as with the monotone I_1 alone, whatever v is, and is of high
     order where v is smooth (O. Bokanowski, M. Falcone, S. Sahu, SIAM J. Sci. Comput. 38, 2016).
-    Beyond the box a function is continued by its value at the nearest point of the box.
+    Beyond the box a function has its value at the nearest point of the box.
 
     Args:
         grid: The grid.
