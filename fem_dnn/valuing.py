@@ -65,9 +65,8 @@ def value(case: CaseLike, request: Request | None = None) -> Result:
     discretisation = Discretisation.of(case, MPI.COMM_SELF)
     ingredients = on_root(request.comm, lambda: read_ingredients(case, discretisation.places, None))
     model = model_of(case, discretisation, ingredients)
-    _require_small(model)
-    problem = FiniteProblem.of(model)
-    given_box = _given_box(model)
+    require_small_problem(model)
+    problem, given_box = FiniteProblem.of(model), _given_box(model)
     request.prepare_out()
     started = time.perf_counter()
     alone = replace(request, comm=MPI.COMM_SELF)
@@ -85,8 +84,15 @@ def value(case: CaseLike, request: Request | None = None) -> Result:
     return result
 
 
-def _require_small(model: Model) -> None:
+def require_small_problem(model: Model) -> None:
+    """What `value` needs of a case with its arrays.
+
+    Raises:
+        BadInput: It has too many state dimensions, its grid too many points or its box does not
+            hold the inputs, or the problem itself is none for `value`.
+    """
     case, inputs = model.case, model.ingredients.train.inputs
+    require_value_problem(case)
     samples, nodes = inputs.shape
     dimensions = samples * nodes
     if dimensions > MOST:

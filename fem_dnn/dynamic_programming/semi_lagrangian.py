@@ -6,10 +6,11 @@ Phi the flow of a step, I the interpolation of `state_grid.Interpolant`: monoton
 correction, so that the scheme, stable for steps of any length, converges to the viscosity solution.
 The last step uses the terminal loss itself. Beyond the box V is continued from the nearest point of
 the box, plus what the terminal loss grows by from there, if it does: what drifts out where the loss
-grows pays for it, and going out gains nothing. Controls that are constant on steps of length tau make
-V too large by O(tau^2) where V is smooth; interpolation adds O(h^4 / tau) there, and O(h^2 / tau)
-near kinks. With tau proportional to h the scheme is of order 2 where V is smooth, of order 1
-elsewhere.
+grows pays for it, and going out gains nothing.
+
+Controls that are constant on steps of length tau make V too large by O(tau^2) where V is smooth;
+interpolation adds O(h^4 / tau) there, and O(h^2 / tau) near kinks. With tau proportional to h the
+scheme is of order 2 where V is smooth, of order 1 elsewhere.
 
 The minimum is sought from controls that are optimal at neighbouring states one step later: the rest
 of an optimal trajectory is optimal, and its control is continuous. In the last step it is sought

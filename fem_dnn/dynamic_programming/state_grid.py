@@ -106,9 +106,8 @@ class StateGrid:
         if self.cells < 8:
             return marked
         V = np.asarray(values, np.float64)
-        steepest = max(
-            float(np.max(np.abs(np.diff(V, axis=axis)))) / h for axis, h in enumerate(self.spacing)
-        )
+        slopes = [np.diff(V, axis=axis) / h for axis, h in enumerate(self.spacing)]
+        steepest = max(float(np.max(np.abs(slope))) for slope in slopes)
         for axis, h in enumerate(self.spacing):
             v = np.moveaxis(V, axis, 0)
             middle = v[4:-4]
