@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -35,13 +36,14 @@ from numpy.typing import NDArray
 from fem_dnn.dynamic_programming.finite_problem import FiniteProblem
 from fem_dnn.dynamic_programming.pattern_search import best_of, polish, scan
 from fem_dnn.dynamic_programming.state_grid import Interpolant, StateGrid
+from fem_dnn.threads import workers
 
 Array = NDArray[np.float64]
 Numbers = NDArray[np.int64]
 Offsets = list[tuple[int, ...]]
 Watch = Callable[[int, int], None]
 
-CHUNK = 1 << 14
+CHUNK = 1 << 13
 """States treated at once: their arrays stay in the processor's cache."""
 
 CELLS_PER_STEP = {1: 4, 2: 6, 3: 16}
@@ -237,15 +239,18 @@ def _share_out(
     ends = np.linspace(0, grid.size, comm.size + 1).astype(np.int64)
     mine = np.arange(ends[comm.rank], ends[comm.rank + 1])
     minima, minimisers = np.empty(len(mine)), np.empty((count, len(mine)))
-    farthest = 0.0
-    for start in range(0, len(mine), CHUNK):
+
+    def treat(start: int) -> float:
         part = slice(start, start + CHUNK)
         numbers = mine[part]
         minimisers[:, part], minima[part] = minimise(numbers)
         y = grid.points(numbers)
         end, _ = step.foot(step.problem.states(y), minimisers[:, part])
-        moved = np.abs(end.reshape(y.shape) - y) / grid.spacing[:, None]
-        farthest = max(farthest, float(np.max(moved)))
+        return float(np.max(np.abs(end.reshape(y.shape) - y) / grid.spacing[:, None]))
+
+    # NumPy works on several chunks at once: it lets other threads run meanwhile.
+    with ThreadPoolExecutor(workers()) as pool:
+        farthest = max(pool.map(treat, range(0, len(mine), CHUNK)), default=0.0)
 
     def gathered(values: Array) -> Array:
         if comm.size == 1:
