@@ -157,8 +157,9 @@ def _image(axes: Axes, x: Array, y: Array, values: Array) -> tuple[Any, ColourSc
 
 def _key(figure: Figure, axes: Axes, drawn: Any, scale: ColourScale, label: str) -> None:
     scale.key(figure, drawn, [axes], label)
-    drawn.colorbar.locator = MaxNLocator(5)
-    drawn.colorbar.update_ticks()
+    low, high = drawn.get_clim()
+    ticks = MaxNLocator(5).tick_values(low, high)
+    drawn.colorbar.set_ticks(ticks[(ticks >= low) & (ticks <= high)])
 
 
 def _mark(axes: Axes, x: Array, y: Array, marked: NDArray[np.bool_]) -> None:
