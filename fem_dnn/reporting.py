@@ -130,6 +130,7 @@ def value_lines(result: dict[str, Any]) -> str:
         "between the two grids": result["error_estimate"],
         "extrapolated": result["extrapolated"],
         "optimality system's objective": result["optimal_objective"],
+        "its error on the depth mesh": result["optimal_objective_error"],
         "closed loop's objective": result["closed_loop_objective"],
         "gradient of V against adjoint": result["adjoint_difference"],
     }
