@@ -46,7 +46,7 @@ Watch = Callable[[int, int], None]
 CHUNK = 1 << 13
 """States treated at once: their arrays stay in the processor's cache."""
 
-CELLS_PER_STEP = {1: 4, 2: 6, 3: 16}
+CELLS_PER_STEP = {1: 4, 2: 6, 3: 20}
 """Cells per step in depth, by number of state dimensions: what so many points can pay."""
 
 LEAST_STEPS = 8
