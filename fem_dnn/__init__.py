@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         solve_sweep,
     )
     from fem_dnn.state import LayerWeights, Network, solve_state
+    from fem_dnn.valuing import value
     from fem_dnn.verification import verify
     from fem_dnn.width import WidthSpace
 
@@ -73,6 +74,7 @@ _WHERE = {
         "solve_sweep",
     ),
     "state": ("LayerWeights", "Network", "solve_state"),
+    "valuing": ("value",),
     "verification": ("verify",),
     "width": ("WidthSpace",),
 }
@@ -121,6 +123,7 @@ __all__ = [
     "solve_state",
     "solve_sweep",
     "transfer",
+    "value",
     "verify",
 ]
 

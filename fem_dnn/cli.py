@@ -24,6 +24,7 @@ from fem_dnn.reporting import (
     require_writable,
     reserve_stdout,
     summary,
+    value_lines,
     write_result,
 )
 
@@ -57,7 +58,7 @@ Overrides = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")]
 
-PETSC_COMMANDS = ("solve", "check")
+PETSC_COMMANDS = ("solve", "check", "value")
 """Commands that PETSc solvers work for."""
 
 _petsc_arguments: list[str] = []
@@ -164,6 +165,20 @@ def check(
 
 
 @app.command()
+def value(
+    case: CaseFile,
+    json: JsonFile = None,
+    out: OutDir = None,
+    set_: Overrides = None,
+    quiet: Quiet = False,
+) -> None:
+    """Value function and feedback by Hamilton-Jacobi-Bellman: samples x nodes <= 3."""
+    from fem_dnn import valuing
+
+    _run(valuing.value, case, json, out, set_, quiet, lines=value_lines)
+
+
+@app.command()
 def compare(
     case: CaseFile,
     methods: Annotated[
@@ -265,11 +280,14 @@ def validate(case: CaseFile, set_: Overrides = None, quiet: Quiet = False) -> No
         require_given_controls,
         require_learning_problem,
     )
+    from fem_dnn.valuing import require_small_problem
 
     read = read_case_collectively(MPI.COMM_WORLD, case, set_ or ())
     model = assemble(read, MPI.COMM_WORLD)
     learning = ("solve", "compare", "transfer")
     needs = {("forward",): require_given_controls, learning: require_learning_problem}
+    if "value" in read.model_fields_set:
+        needs["value",] = lambda case: require_small_problem(model)
     accepted, refused = ["check", "predict"], []
     for commands, require in needs.items():
         try:

@@ -122,6 +122,29 @@ def _estimate(estimate: dict[str, Any]) -> list[str]:
     return lines + [f"note: {note}" for note in estimate["notes"]]
 
 
+def value_lines(result: dict[str, Any]) -> str:
+    """The lines that end `fem-dnn value`."""
+    word = "converged" if result["converged"] else "NOT CONVERGED"
+    rows = {
+        "value": result["value"],
+        "between the two grids": result["error_estimate"],
+        "extrapolated": result["extrapolated"],
+        "optimality system's objective": result["optimal_objective"],
+        "its error on the depth mesh": result["optimal_objective_error"],
+        "closed loop's objective": result["closed_loop_objective"],
+        "gradient of V against adjoint": result["adjoint_difference"],
+    }
+    lines = [f"{word}: {result['reason']}"]
+    lines += [f"{name:30} {number:.10g}" for name, number in rows.items() if number is not None]
+    grid, kinks = result["grid"], result["nondifferentiable"]
+    lines.append(
+        f"{' x '.join(map(str, grid['cells']))} cells, {grid['steps']} steps, "
+        f"V not differentiable at {kinks['fraction']:.2%} of the states at t = 0, "
+        f"{result['seconds']:.2f} s"
+    )
+    return "\n".join(lines)
+
+
 def nodes_table(result: dict[str, Any]) -> str:
     """The nodes as comma-separated text."""
     head = ",".join([*(f"x{i}" for i in range(len(result["x"][0]))), "weight"])

@@ -28,3 +28,9 @@ def suitable_threads(problem: LearningProblem) -> AbstractContextManager[object]
     if operations < WORTH_A_THREAD or ranks_share_cores:
         return threadpool_limits(limits=1, user_api="blas")
     return nullcontext()
+
+
+def workers() -> int:
+    """Threads that a rank may keep busy: OMP_NUM_THREADS; 1 where it is not set."""
+    text = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, int(text)) if text.isdecimal() else 1

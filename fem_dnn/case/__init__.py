@@ -5,7 +5,11 @@ Importing this is quick: neither dolfinx nor PETSc is needed to check a case.
 
 from fem_dnn.case.arrays import field_array, functions_array, is_array, load_array
 from fem_dnn.case.reading import read_case, read_case_collectively
-from fem_dnn.case.relations import require_given_controls, require_learning_problem
+from fem_dnn.case.relations import (
+    require_given_controls,
+    require_learning_problem,
+    require_value_problem,
+)
 from fem_dnn.case.schema import Case
 from fem_dnn.case.templates import template
 
@@ -19,5 +23,6 @@ __all__ = [
     "read_case_collectively",
     "require_given_controls",
     "require_learning_problem",
+    "require_value_problem",
     "template",
 ]

@@ -153,9 +153,10 @@ class Value(Section):
     """`fem-dnn value`: the value functional, for at most 3 state dimensions."""
 
     box: Annotated[tuple[Pair, ...], Field(strict=False, min_length=1, max_length=3)] | None = None
-    """[low, high] per state dimension. Default: holds the optimal trajectory with room."""
+    """[low, high] per state dimension: sample after sample, in each node after node. Default: holds
+    the optimal trajectory with room."""
     cells: Annotated[int, Field(ge=2, le=100_000)] = 200
-    """Per dimension, on the finer of two grids."""
+    """Per dimension, on the finer of two grids; the coarser one has half."""
     feedback: bool = True
     """Also run the closed loop."""
 

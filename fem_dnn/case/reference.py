@@ -47,7 +47,7 @@ def reference() -> str:
         "## Not supported yet",
         "",
         *(f"- `{key}` (for now: {allowed})" for key, _, allowed in NOT_YET),
-        "- the commands `critical`, `path` and `value`: their sections wait for them",
+        "- the commands `critical` and `path`: their sections wait for them",
     ]
     return _HEADER + "\n".join([*sections, *footer]) + "\n"
 

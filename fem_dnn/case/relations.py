@@ -61,6 +61,34 @@ def require_learning_problem(case: Case) -> None:
         )
 
 
+def require_value_problem(case: Case) -> None:
+    """What `value` needs: a problem of optimal control in which the state f alone is remembered.
+
+    Raises:
+        BadInput: Outputs are learned, derivatives of controls penalised, or a control is free.
+    """
+    require_learning_problem(case)
+    if case.loss.train_outputs:
+        wrong = "is true, but learned outputs are no controls in depth: V would depend on them"
+        raise case.error("loss.train_outputs", wrong, "false")
+    strength = case.regularization
+    for name in ("kernel", "bias"):
+        control = getattr(case.network, name)
+        if control is False:
+            continue
+        for kind, why in (
+            ("depth", "V would depend on the control's value at t besides the state"),
+            ("width", "H would not be a minimum node by node"),
+        ):
+            weight = getattr(strength, f"{name}_{kind}")
+            if weight > 0:
+                wrong = f"is {weight}, but with penalised derivatives {why}"
+                raise case.error(f"regularization.{name}_{kind}", wrong, "0.0")
+        if control is True and getattr(strength, name) == 0:
+            wrong = f"is 0.0, but a {name} that costs nothing has no unique minimiser in H"
+            raise case.error(f"regularization.{name}", wrong, "a positive number")
+
+
 def output_offsets(offsets: tuple[float, ...], count: int) -> tuple[float, ...]:
     """m_k for `count` outputs: one each; none given, or [0.0] alone, is 0 for any number of them.
 

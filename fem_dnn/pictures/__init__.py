@@ -21,6 +21,7 @@ from fem_dnn.pictures.methods import compared_methods
 from fem_dnn.pictures.samples import decision_regions, principal_components, trajectories
 from fem_dnn.pictures.style import save
 from fem_dnn.pictures.training import confusion, convergence
+from fem_dnn.pictures.values import value_function, value_gradient
 
 __all__ = [
     "adjoint_state",
@@ -38,6 +39,8 @@ __all__ = [
     "save",
     "standard_pictures",
     "trajectories",
+    "value_function",
+    "value_gradient",
 ]
 
 
