@@ -23,7 +23,7 @@ def dense_spectrum(problem, control) -> np.ndarray:
     "options",
     [
         {"regularization": (0.001, 0.001, 0.001)},
-        {"regularization": (0.01, 0.02, 0.03, 0.0, 0.05, 0.02, 0.004, 0.03)},
+        {"regularization": (0.03, 0.06, 0.09, 0.0, 0.15, 0.06, 0.012, 0.09)},
         {"loss": "mse", "learn_outputs": True, "mask": True},
     ],
     ids=["plain", "smoothed", "outputs"],
