@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from fem_dnn.problem import LearningProblem, Linearisation, Tracking
     from fem_dnn.regularization import Regularization
     from fem_dnn.request import Request
+    from fem_dnn.searching import critical
     from fem_dnn.solvers import (
         Solution,
         Tolerances,
@@ -63,6 +64,7 @@ _WHERE = {
     "problem": ("LearningProblem", "Linearisation", "Tracking"),
     "request": ("Request",),
     "regularization": ("Regularization",),
+    "searching": ("critical",),
     "solvers": (
         "Solution",
         "Tolerances",
@@ -111,6 +113,7 @@ __all__ = [
     "__version__",
     "assemble",
     "compare",
+    "critical",
     "forward",
     "predict",
     "read_case",

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from fem_dnn import mesh as meshes
 from fem_dnn.activations import ACTIVATIONS, Activation
 from fem_dnn.case import Case
+from fem_dnn.case.commands import Initial
 from fem_dnn.case.domain import Interval, WidthFile
 from fem_dnn.collective import on_root
 from fem_dnn.controls import ControlSpace, ControlValues, local_mask
@@ -178,8 +179,12 @@ class Model:
     @cached_property
     def initial(self) -> Array:
         """The case's initial guess, local vector in L2-orthonormal coordinates."""
+        return self.guess(self.case.initial)
+
+    def guess(self, guess: Initial) -> Array:
+        """The control that an initial guess describes, local vector; its file is the case's own."""
         assert self.problem is not None
-        controls, guess = self.problem.controls, self.case.initial
+        controls = self.problem.controls
         if guess.kind == "random":
             start = controls.random(guess.seed, guess.scale)
         elif guess.kind == "constant":

@@ -21,6 +21,7 @@ from fem_dnn.reporting import (
     checks_table,
     comparison_table,
     nodes_table,
+    points_table,
     require_writable,
     reserve_stdout,
     summary,
@@ -58,7 +59,7 @@ Overrides = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")]
 
-PETSC_COMMANDS = ("solve", "check", "value")
+PETSC_COMMANDS = ("solve", "check", "critical", "value")
 """Commands that PETSc solvers work for."""
 
 _petsc_arguments: list[str] = []
@@ -161,6 +162,29 @@ def check(
         quiet,
         table=checks_table,
         good=checking.state_was_solved,
+    )
+
+
+@app.command()
+def critical(
+    case: CaseFile,
+    json: JsonFile = None,
+    out: OutDir = None,
+    set_: Overrides = None,
+    quiet: Quiet = False,
+) -> None:
+    """Find distinct critical points, minimisers and saddles, and classify them."""
+    from fem_dnn import searching
+
+    _run(
+        searching.critical,
+        case,
+        json,
+        out,
+        set_,
+        quiet,
+        table=points_table,
+        good=searching.any_point,
     )
 
 
@@ -279,13 +303,22 @@ def validate(case: CaseFile, set_: Overrides = None, quiet: Quiet = False) -> No
         read_case_collectively,
         require_given_controls,
         require_learning_problem,
+        require_unbounded,
     )
     from fem_dnn.valuing import require_small_problem
+
+    def require_searchable(case: Case) -> None:
+        require_learning_problem(case)
+        require_unbounded(case)
 
     read = read_case_collectively(MPI.COMM_WORLD, case, set_ or ())
     model = assemble(read, MPI.COMM_WORLD)
     learning = ("solve", "compare", "transfer")
-    needs = {("forward",): require_given_controls, learning: require_learning_problem}
+    needs = {
+        ("forward",): require_given_controls,
+        learning: require_learning_problem,
+        ("critical",): require_searchable,
+    }
     if "value" in read.model_fields_set:
         needs["value",] = lambda case: require_small_problem(model)
     accepted, refused = ["check", "predict"], []

@@ -114,6 +114,26 @@ def checks_table(result: dict[str, Any]) -> Group:
     return Group(*lines)
 
 
+def points_table(result: dict[str, Any]) -> Table:
+    """The critical points: what they are, how certain that is, and whose copies they are."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    heads = ("point", "kind", "objective", "|gradient|", "neg.", "zero", "lowest eigenvalue")
+    for head in (*heads, "copy of"):
+        table.add_column(head, justify="left" if head == "kind" else "right", no_wrap=True)
+    for each in result.get("points", ()):
+        table.add_row(
+            str(each["number"]),
+            each["kind"],
+            f"{each['objective']:.9g}",
+            f"{each['gradient_norm']:.1e}",
+            str(each["negative_eigenvalues"]),
+            str(each["zero_eigenvalues"]),
+            f"{each['lowest_eigenvalue']:.4g} ± {each['eigenvalue_bound']:.0e}",
+            "" if each["copy_of"] is None else str(each["copy_of"]),
+        )
+    return table
+
+
 def _estimate(estimate: dict[str, Any]) -> list[str]:
     """The estimated discretisation error, and what it leaves out."""
     parts = {name: estimate[name] for name in ("depth", "width") if estimate[name] is not None}

@@ -212,22 +212,29 @@ VALIDATED = {
     # case file and overrides -> the commands it is good for, what is said about the others
     "learning problem": (
         ["case.toml"],
-        "check, compare, predict, solve, transfer",
+        "check, compare, critical, predict, solve, transfer",
         ["forward: network.kernel is true"],
     ),
     "given controls": (
         ["case.toml", *GIVEN],
         "check, forward, predict",
-        ["solve, compare, transfer: network has nothing to train"],
+        [
+            "solve, compare, transfer: network has nothing to train",
+            "critical: network has nothing to train",
+        ],
     ),
     "no targets": (
         ["inputs.toml"],
         "check, predict",
-        ["forward: network.kernel is true", "solve, compare, transfer: data.targets is missing"],
+        [
+            "forward: network.kernel is true",
+            "solve, compare, transfer: data.targets is missing",
+            "critical: data.targets is missing",
+        ],
     ),
     "learned outputs alone": (
         ["outputs.toml", *GIVEN],
-        "check, compare, forward, predict, solve, transfer",
+        "check, compare, critical, forward, predict, solve, transfer",
         [],
     ),
 }

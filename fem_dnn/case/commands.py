@@ -114,16 +114,21 @@ class Solver(Section):
 
 
 class Critical(Section):
-    """`fem-dnn critical`: the search for distinct critical points."""
+    """`fem-dnn critical`: the search for distinct critical points.
+
+    Newton's method with deflation, from `solver.initial` and from random starts, until the
+    gradient meets `solver.rtol` or `solver.atol`; the rest of `solver` but `max_iterations` does
+    not count. Not for controls with bounds.
+    """
 
     points: Count = 5
     """Stop after this many distinct points."""
     starts: CountOrZero = 10
     """Random starts besides the initial one."""
     seed: Seed = 0
-    """Seed of the random starts."""
+    """Seed of the first random start; the others have the next ones."""
     scale: Positive = 1.0
-    """Their standard deviation."""
+    """Their standard deviation, and the size of controls that the search expects."""
     distance: Positive = 1e-4
     """Points closer than this in L2, relative, are the same."""
 

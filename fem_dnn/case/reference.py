@@ -47,7 +47,8 @@ def reference() -> str:
         "## Not supported yet",
         "",
         *(f"- `{key}` (for now: {allowed})" for key, _, allowed in NOT_YET),
-        "- the commands `critical` and `path`: their sections wait for them",
+        "- `bounds` with the command `critical`",
+        "- the command `path`: its section waits for it",
     ]
     return _HEADER + "\n".join([*sections, *footer]) + "\n"
 

@@ -61,6 +61,21 @@ def require_learning_problem(case: Case) -> None:
         )
 
 
+def require_unbounded(case: Case) -> None:
+    """What `critical` needs: controls without bounds.
+
+    Raises:
+        BadInput: There are some.
+    """
+    for name in type(case.bounds).model_fields:
+        if getattr(case.bounds, name) is not None:
+            raise case.error(
+                f"bounds.{name}",
+                "is set: critical points within bounds are not searched for yet",
+                "no bounds for fem-dnn critical",
+            )
+
+
 def require_value_problem(case: Case) -> None:
     """What `value` needs: a problem of optimal control in which the state f alone is remembered.
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from fem_dnn.pictures.bounds import bounds_along_depth
+from fem_dnn.pictures.critical import critical_points
 from fem_dnn.pictures.fields import adjoint_state, bias_field, compared_functions, hidden_state
 from fem_dnn.pictures.kernels import kernel_slices
 from fem_dnn.pictures.meshes import graded_mesh
@@ -31,6 +32,7 @@ __all__ = [
     "compared_methods",
     "confusion",
     "convergence",
+    "critical_points",
     "decision_regions",
     "graded_mesh",
     "hidden_state",

@@ -13,14 +13,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fem_dnn.active_set import ActiveSet
 from fem_dnn.problem import LearningProblem, Linearisation
 from fem_dnn.slab import SlabFailure
-from fem_dnn.solvers.curvature import LowestEigenpair, signed_lowest_eigenpair
+from fem_dnn.solvers.curvature import Eigenpair, signed_lowest_eigenpair
 from fem_dnn.solvers.history import History
 from fem_dnn.solvers.petsc import OptionsInUse, PetscProblem
 from fem_dnn.solvers.solution import Tolerances
+
+Array = NDArray[np.float64]
 
 MAX_ESCAPES = 10
 
@@ -95,7 +98,7 @@ class Curvature:
 
     acceptable: bool
     text: str
-    pair: LowestEigenpair | None = None
+    pair: Eigenpair | None = None
 
 
 def examine(petsc: PetscProblem, at: Linearisation, escape: bool) -> Curvature:
@@ -128,9 +131,7 @@ def examine(petsc: PetscProblem, at: Linearisation, escape: bool) -> Curvature:
     return Curvature(True, text + ": a local minimiser of the discrete problem", pair)
 
 
-def _undecided(
-    petsc: PetscProblem, active: ActiveSet, pair: LowestEigenpair, threshold: float
-) -> bool:
+def _undecided(petsc: PetscProblem, active: ActiveSet, pair: Eigenpair, threshold: float) -> bool:
     """Whether negative curvature needs controls that leave their bounds, and leads to no descent.
 
     Along controls at a bound with the multiplier 0 only one direction is allowed.
@@ -150,25 +151,33 @@ def curvature_tolerance(problem: LearningProblem) -> float:
     return 1e-3 * min(weights, default=1e-5)
 
 
-def along_negative_curvature(at: Linearisation, pair: LowestEigenpair) -> Linearisation:
+def along_negative_curvature(at: Linearisation, pair: Eigenpair) -> Linearisation:
     """The lowest point met along a direction of negative curvature, by doubling steps.
 
     Downhill first, then the other way, projected onto the bounds; the point itself if neither is
     lower.
     """
-    problem = at.problem
-    downhill = -1.0 if problem.controls.dot(at.gradient, pair.vector) > 0 else 1.0
+    downhill = -1.0 if at.problem.controls.dot(at.gradient, pair.vector) > 0 else 1.0
     for sign in (downhill, -downhill):
-        best, step = at, 1e-3 * max(1.0, problem.controls.norm(at.control))
-        while True:
-            ahead = at.control + sign * step * pair.vector
-            trial = problem.linearise(problem.controls.project(ahead))
-            try:
-                if not trial.objective < best.objective:
-                    break
-            except SlabFailure:
-                break
-            best, step = trial, 2 * step
+        best = lowest_along(at, sign * pair.vector)
         if best is not at:
             return best
     return at
+
+
+def lowest_along(at: Linearisation, direction: Array) -> Linearisation:
+    """The lowest point met along a unit vector by doubling steps, projected onto the bounds.
+
+    The point itself if none is lower.
+    """
+    problem = at.problem
+    best, step = at, 1e-3 * max(1.0, problem.controls.norm(at.control))
+    while True:
+        ahead = at.control + step * direction
+        trial = problem.linearise(problem.controls.project(ahead))
+        try:
+            if not trial.objective < best.objective:
+                return best
+        except SlabFailure:
+            return best
+        best, step = trial, 2 * step
