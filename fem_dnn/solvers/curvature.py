@@ -1,4 +1,4 @@
-"""The lowest eigenvalue of the reduced Hessian in the L2 inner product (theory.md section 4).
+"""The lowest eigenvalues of the reduced Hessian in the L2 inner product (theory.md section 4).
 
 In L2-orthonormal coordinates the Hessian is lambda I plus a compact operator, so its spectrum
 clusters at the Tikhonov weights from which a negative eigenvalue stands apart: Lanczos finds it
@@ -11,6 +11,7 @@ Where bounds hold some of the controls, it is the Hessian on the others that cou
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,11 +30,11 @@ Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
-class LowestEigenpair:
-    """An approximate lowest eigenpair.
+class Eigenpair:
+    """An approximate eigenpair.
 
     Attributes:
-        value: Rayleigh quotient of `vector`: an upper bound of the lowest eigenvalue.
+        value: Rayleigh quotient of `vector`: of the lowest eigenvalue an upper bound.
         vector: Its unit vector (local part).
         residual: |H v - value v|: some eigenvalue lies within this distance of `value`.
     """
@@ -54,7 +55,7 @@ def lowest_eigenpair(
     free: Mask | None = None,
     tolerance: float = 1e-6,
     max_restarts: int = 50,
-) -> LowestEigenpair | None:
+) -> Eigenpair | None:
     """Lowest eigenpair of the Hessian at a linearisation, by SLEPc.
 
     Args:
@@ -67,12 +68,13 @@ def lowest_eigenpair(
     Returns:
         The pair, or None if the limit was reached first.
     """
-    return _lowest(petsc, at, free, SLEPc.EPS.Conv.ABS, tolerance, max_restarts)
+    wanted = _Wanted(SLEPc.EPS.Conv.ABS, tolerance, max_restarts)
+    return next(iter(_extreme(petsc, at, free, wanted)), None)
 
 
 def signed_lowest_eigenpair(
     petsc: PetscProblem, at: Linearisation, threshold: float, *, free: Mask | None = None
-) -> LowestEigenpair | None:
+) -> Eigenpair | None:
     """Lowest eigenpair, only as accurate as its sign needs.
 
     Args:
@@ -85,8 +87,59 @@ def signed_lowest_eigenpair(
         A pair whose residual is a tenth of its value or of the threshold; None if that could not
         be reached.
     """
-    pair = _lowest(petsc, at, free, SLEPc.EPS.Conv.REL, 0.1, max_restarts=10)
-    return pair or lowest_eigenpair(petsc, at, free=free, tolerance=0.1 * threshold)
+    pairs = _extreme(petsc, at, free, _Wanted(SLEPc.EPS.Conv.REL, 0.1, max_restarts=10))
+    if pairs:
+        return pairs[0]
+    return lowest_eigenpair(petsc, at, free=free, tolerance=0.1 * threshold)
+
+
+def lowest_eigenpairs_beside(
+    petsc: PetscProblem,
+    at: Linearisation,
+    known: Sequence[Array],
+    count: int,
+    *,
+    tolerance: float = 1e-6,
+    max_restarts: int = 50,
+) -> list[Eigenpair]:
+    """The lowest eigenpairs on the orthogonal complement of known eigenvectors, ascending.
+
+    A Krylov space holds one eigenvector of a multiple eigenvalue; the complement holds the others.
+
+    Args:
+        petsc: The learning problem for PETSc.
+        at: Linearisation point.
+        known: Orthonormal eigenvectors (local parts), fewer than there are controls.
+        count: How many pairs.
+        tolerance: Residual at which a pair is accepted.
+        max_restarts: Limit on restarts.
+
+    Returns:
+        As many as have converged within the limit, `count` at the most.
+    """
+    wanted = _Wanted(SLEPc.EPS.Conv.ABS, tolerance, max_restarts, count, known)
+    return _extreme(petsc, at, None, wanted)
+
+
+def highest_eigenpair(
+    petsc: PetscProblem, at: Linearisation, *, tolerance: float = 1e-6, max_restarts: int = 50
+) -> Eigenpair | None:
+    """Highest eigenpair, its value a lower bound; arguments as in `lowest_eigenpair`."""
+    which = SLEPc.EPS.Which.LARGEST_REAL
+    wanted = _Wanted(SLEPc.EPS.Conv.ABS, tolerance, max_restarts, which=which)
+    return next(iter(_extreme(petsc, at, None, wanted)), None)
+
+
+@dataclass(frozen=True, eq=False)
+class _Wanted:
+    """Which eigenpairs, how accurately, and what SLEPc may spend on them."""
+
+    convergence: SLEPc.EPS.Conv
+    tolerance: float
+    max_restarts: int
+    count: int = 1
+    beside: Sequence[Array] = ()
+    which: SLEPc.EPS.Which = SLEPc.EPS.Which.SMALLEST_REAL
 
 
 class _FreeHessian:
@@ -150,14 +203,9 @@ DAVIDSON = {"basis": 20, "steps_per_restart": 20}
 """Length of the Davidson method's basis, and its steps that one restart of Lanczos stands for."""
 
 
-def _lowest(
-    petsc: PetscProblem,
-    at: Linearisation,
-    free: Mask | None,
-    convergence: SLEPc.EPS.Conv,
-    tolerance: float,
-    max_restarts: int,
-) -> LowestEigenpair | None:
+def _extreme(
+    petsc: PetscProblem, at: Linearisation, free: Mask | None, wanted: _Wanted
+) -> list[Eigenpair]:
     controls = petsc.problem.controls
     hessian = _FreeHessian(at, np.ones(controls.n_local, dtype=bool) if free is None else free)
     start = controls.random_direction(0)[hessian.free]
@@ -165,25 +213,35 @@ def _lowest(
     # A long basis saves products: 120 for the digits, where one of 24 vectors took 400.
     affordable = int(MEMORY_BYTES / (8 * max(len(start), 1)))
     length = controls.space.comm.allreduce(min(80, max(24, affordable)), op=MPI.MIN)
+    count, max_restarts = min(wanted.count, n - len(wanted.beside)), wanted.max_restarts
     eps = SLEPc.EPS().create(petsc.comm)
     sizes = (len(start), n)
-    vector = PETSc.Vec().createMPI(sizes, comm=petsc.comm)
-    vector.array_w[:] = start
+
+    def vector_of(values: Array) -> PETSc.Vec:
+        vector = PETSc.Vec().createMPI(sizes, comm=petsc.comm)
+        vector.array_w[:] = values
+        return vector
+
+    vector, beside = vector_of(start), [vector_of(known) for known in wanted.beside]
     matrix = PETSc.Mat().createPython((sizes, sizes), hessian, comm=petsc.comm)
     matrix.setOption(PETSc.Mat.Option.SYMMETRIC, True)
     matrix.setUp()
+    parts: list[Array] = []
     try:
         eps.setOperators(matrix)
         eps.setProblemType(SLEPc.EPS.ProblemType.HEP)
-        eps.setWhichEigenpairs(SLEPc.EPS.Which.SMALLEST_REAL)
+        eps.setWhichEigenpairs(wanted.which)
+        if beside:
+            eps.setDeflationSpace(beside)
         riesz = RieszMap(petsc.problem.regularization)
         # Davidson's basis has to be smaller than the space; there Lanczos needs no help.
-        if not riesz.trivial and n > 2 * DAVIDSON["basis"]:
+        lowest = wanted.which == SLEPc.EPS.Which.SMALLEST_REAL
+        if lowest and not riesz.trivial and n > 2 * DAVIDSON["basis"] + len(beside):
             _precondition(eps, _RieszPreconditioner(riesz, hessian), vector)
             length, max_restarts = DAVIDSON["basis"], DAVIDSON["steps_per_restart"] * max_restarts
-        eps.setDimensions(nev=1, ncv=min(length, n))
-        eps.setTolerances(tol=tolerance, max_it=max_restarts)
-        eps.setConvergenceTest(convergence)
+        eps.setDimensions(nev=count, ncv=min(max(length, 2 * count), n - len(beside)))
+        eps.setTolerances(tol=wanted.tolerance, max_it=max_restarts)
+        eps.setConvergenceTest(wanted.convergence)
         eps.setInitialSpace(vector)
         eps.setOptionsPrefix(PREFIX)
         eps.setFromOptions()
@@ -191,15 +249,20 @@ def _lowest(
             with original_errors():
                 eps.solve()
         except SlabFailure:
-            return None
-        if not eps.getConverged():
-            return None
-        eps.getEigenvector(0, vector)
-        part = vector.array_r.copy()
+            return []
+        for number in range(min(eps.getConverged(), count)):
+            eps.getEigenvector(number, vector)
+            parts.append(vector.array_r.copy())
     finally:
-        for thing in (vector, eps, matrix):
+        for thing in (vector, *beside, eps, matrix):
             thing.destroy()
+    return [_pair(hessian, part) for part in parts]
+
+
+def _pair(hessian: _FreeHessian, part: Array) -> Eigenpair:
+    """The Rayleigh quotient of an approximate eigenvector, and its residual."""
+    controls = hessian.at.problem.controls
     part /= controls.norm(part)
     product = hessian.product(part)
     value = controls.dot(part, product)
-    return LowestEigenpair(value, hessian.extend(part), controls.norm(product - value * part))
+    return Eigenpair(value, hessian.extend(part), controls.norm(product - value * part))

@@ -17,7 +17,7 @@ import numpy as np
 from fem_dnn.active_set import ActiveSet
 from fem_dnn.problem import LearningProblem, Linearisation
 from fem_dnn.slab import SlabFailure
-from fem_dnn.solvers.curvature import LowestEigenpair, signed_lowest_eigenpair
+from fem_dnn.solvers.curvature import Eigenpair, signed_lowest_eigenpair
 from fem_dnn.solvers.history import History
 from fem_dnn.solvers.petsc import OptionsInUse, PetscProblem
 from fem_dnn.solvers.solution import Tolerances
@@ -95,7 +95,7 @@ class Curvature:
 
     acceptable: bool
     text: str
-    pair: LowestEigenpair | None = None
+    pair: Eigenpair | None = None
 
 
 def examine(petsc: PetscProblem, at: Linearisation, escape: bool) -> Curvature:
@@ -128,9 +128,7 @@ def examine(petsc: PetscProblem, at: Linearisation, escape: bool) -> Curvature:
     return Curvature(True, text + ": a local minimiser of the discrete problem", pair)
 
 
-def _undecided(
-    petsc: PetscProblem, active: ActiveSet, pair: LowestEigenpair, threshold: float
-) -> bool:
+def _undecided(petsc: PetscProblem, active: ActiveSet, pair: Eigenpair, threshold: float) -> bool:
     """Whether negative curvature needs controls that leave their bounds, and leads to no descent.
 
     Along controls at a bound with the multiplier 0 only one direction is allowed.
@@ -150,7 +148,7 @@ def curvature_tolerance(problem: LearningProblem) -> float:
     return 1e-3 * min(weights, default=1e-5)
 
 
-def along_negative_curvature(at: Linearisation, pair: LowestEigenpair) -> Linearisation:
+def along_negative_curvature(at: Linearisation, pair: Eigenpair) -> Linearisation:
     """The lowest point met along a direction of negative curvature, by doubling steps.
 
     Downhill first, then the other way, projected onto the bounds; the point itself if neither is
