@@ -144,7 +144,8 @@ def _whole_spectrum(at: Linearisation, tolerance: float) -> tuple[list[Eigenpair
     # One rank diagonalises: vectors of a multiple eigenvalue could differ from rank to rank.
     values, vectors = on_root(comm, lambda: _eigh(np.concatenate(gathered or [])))
     pairs: list[Eigenpair] = []
-    for number, value in enumerate(values.tolist()):
+    for number in range(n):
+        value = float(values[number])
         vector = np.ascontiguousarray(vectors[:, number])
         # The columns are the products with the unit vectors: this is the residual of H itself.
         residual = controls.norm(columns @ vector - value * vector[mine])
