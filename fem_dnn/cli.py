@@ -18,6 +18,7 @@ from fem_dnn._version import __version__
 from fem_dnn.endings import end_well, say
 from fem_dnn.errors import BadInput
 from fem_dnn.reporting import (
+    branches_table,
     checks_table,
     comparison_table,
     nodes_table,
@@ -58,7 +59,7 @@ Overrides = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")]
 
-PETSC_COMMANDS = ("solve", "check", "value")
+PETSC_COMMANDS = ("solve", "check", "path", "value")
 """Commands that PETSc solvers work for."""
 
 _petsc_arguments: list[str] = []
@@ -161,6 +162,28 @@ def check(
         quiet,
         table=checks_table,
         good=checking.state_was_solved,
+    )
+
+
+@app.command()
+def path(
+    case: CaseFile,
+    json: JsonFile = None,
+    out: OutDir = None,
+    set_: Overrides = None,
+    quiet: Quiet = False,
+) -> None:
+    """Follow critical points along a number of the case: branches, folds, branch points."""
+    from fem_dnn import path_following
+
+    _run(
+        lambda read, request: path_following.path(read, request).result,
+        case,
+        json,
+        out,
+        set_,
+        quiet,
+        table=branches_table,
     )
 
 

@@ -114,6 +114,36 @@ def checks_table(result: dict[str, Any]) -> Group:
     return Group(*lines)
 
 
+def branches_table(result: dict[str, Any]) -> Table:
+    """The branches of `path`: where they lead, what is on them, what they consist of."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("branch", justify="right", no_wrap=True)
+    table.add_column("from", no_wrap=True)
+    table.add_column("points", justify="right", no_wrap=True)
+    table.add_column(result["parameter"], no_wrap=True)
+    table.add_column("kinds, folds and branch points on the way", ratio=1, overflow="fold")
+    table.add_column("ends because", ratio=1, overflow="fold")
+    for number, branch in enumerate(result["branches"]):
+        origin, ends = branch["from"], (branch["parameter"][0], branch["parameter"][-1])
+        events = {event["after_points"]: event for event in branch["events"]}
+        course: list[str] = []
+        for position, kind in enumerate(branch["kind"]):
+            if position in events:
+                event = events[position]
+                course.append(f"[bold]{event['kind']} {event['parameter']:.8g}[/]")
+            if not course or course[-1] != kind:
+                course.append(kind)
+        table.add_row(
+            str(number),
+            "" if origin is None else f"branch {origin['branch']}",
+            str(len(branch["kind"])),
+            f"{ends[0]:.6g} to {ends[1]:.6g}",
+            ", ".join(course),
+            escape(branch["end"]),
+        )
+    return table
+
+
 def _estimate(estimate: dict[str, Any]) -> list[str]:
     """The estimated discretisation error, and what it leaves out."""
     parts = {name: estimate[name] for name in ("depth", "width") if estimate[name] is not None}

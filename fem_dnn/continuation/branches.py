@@ -1,0 +1,174 @@
+"""All branches that hang together: branch points lead from one to the others.
+
+At a branch point with null vector v the other branch leaves the known one along v, up to what lies
+along the known tangent. Its first point is looked for where the control has moved by a prescribed
+amount along v,
+
+    F(c, xi) = 0,    < v, c - c* > = +-amplitude,
+
+a plane that the known branch leaves only to second order. Where several eigenvalues are zero, every
+one of their vectors is tried, and of branches that are symmetric copies of each other one is
+followed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fem_dnn.continuation.branch import Branch, Event, Origin
+from fem_dnn.continuation.equations import Place, StepFailure
+from fem_dnn.continuation.following import follow
+from fem_dnn.continuation.predictor_corrector import Station, Stepper
+
+Array = NDArray[np.float64]
+
+AMPLITUDES = (0.03, 0.1, 0.01, 0.003)
+"""How far to go along a null vector, relative to 1 + |c|, in the order in which it is tried."""
+
+NEAR = 0.25
+"""How far off, in xi, the first point of another branch may be."""
+
+SAME_EVENT = 1e-3
+"""Events closer than this are the same."""
+
+SAME_POINT = 1e-4
+COPY = 1e-6
+"""Relative differences within which points are the same, and copies of each other."""
+
+Watch = Callable[[int, Branch], None]
+"""Called with the branch's number after every new point, on all ranks."""
+
+
+@dataclass(eq=False)
+class Explorer:
+    """Follows all branches that are met.
+
+    Attributes:
+        stepper: Takes steps.
+        max_points: Points of all branches together.
+        switching: Whether to follow others at branch points.
+        watch: Called after every new point.
+        branches: What has been found.
+    """
+
+    stepper: Stepper
+    max_points: int
+    switching: bool
+    watch: Watch
+    branches: list[Branch] = field(default_factory=list)
+
+    @property
+    def points(self) -> int:
+        """Points so far."""
+        return sum(len(branch.points) for branch in self.branches)
+
+    def explore(self, first: Station) -> None:
+        """Follow the branch of a first station and all that are met (collective)."""
+        waiting: deque[tuple[int, int]] = deque()
+        self._follow(Branch(), first, waiting)
+        while waiting and self.points < self.max_points:
+            number, event = waiting.popleft()
+            for origin, station in self._arms(number, event):
+                if self.points >= self.max_points:
+                    return
+                self.branches[number].events[event].arms.append(len(self.branches))
+                self._follow(Branch(origin), station, waiting)
+
+    def _follow(
+        self, branch: Branch, first: Station, waiting: deque[tuple[int, int]]
+    ) -> None:
+        number = len(self.branches)
+        room = self.max_points - self.points
+        self.branches.append(branch)
+        watch = self.watch
+        follow(self.stepper, branch, first, room, self._met, lambda b: watch(number, b))
+        if self.switching:
+            waiting.extend(
+                (number, index)
+                for index, event in enumerate(branch.events)
+                if event.kind == "branch point"
+            )
+
+    def _met(self, event: Event) -> str:
+        """Where an event has been met before, in words."""
+        metric = self.stepper.equations.metric(event.point.place.control)
+        for number, branch in enumerate(self.branches):
+            for other in branch.events:
+                apart = event.point.place.minus(other.point.place)
+                if metric.norm(apart) < SAME_EVENT:
+                    at = f"{other.kind} at {other.point.parameter:.6g}"
+                    return f"met the {at} of branch {number}"
+        return ""
+
+    def _arms(self, number: int, index: int) -> Iterator[tuple[Origin, Station]]:
+        """The branches that start at an event and are not known yet."""
+        event = self.branches[number].events[index]
+        several = len(event.null_vectors) > 1
+        seen: list[Station] = []
+        for vector in event.null_vectors:
+            for direction in (1, -1):
+                station = self._first_station(event, direction * vector)
+                if station is None or self._known(station.place):
+                    continue
+                if several and any(_copies(station, other) for other in seen):
+                    event.copies += 1
+                    continue
+                seen.append(station)
+                yield Origin(number, index, direction), station
+
+    def _first_station(self, event: Event, vector: Array) -> Station | None:
+        """The first station of the branch along a null vector, if there is one."""
+        centre = event.point.place
+        for amplitude in AMPLITUDES:
+            length = amplitude * (1 + event.point.control_norm)
+            guess = Place(centre.control + length * vector, centre.xi)
+            try:
+                station = self.stepper.station(guess, Place(vector, 0.0), None)
+            except StepFailure:
+                continue
+            if abs(station.place.xi - centre.xi) < NEAR and 0 < station.place.xi < 1:
+                return station
+        return None
+
+    def _known(self, place: Place) -> bool:
+        """Whether a point lies on a branch that has been followed."""
+        return any(self._passes(branch, place) for branch in self.branches)
+
+    def _passes(self, branch: Branch, place: Place) -> bool:
+        metric = self.stepper.equations.metric(place.control)
+        fixed = Place(np.zeros_like(place.control), 1.0)
+        for before, after in zip(branch.points[:-1], branch.points[1:], strict=True):
+            a, b = before.place, after.place
+            if not min(a.xi, b.xi) <= place.xi <= max(a.xi, b.xi):
+                continue
+            chord = b.minus(a)
+            squared = metric.dot(chord, chord)
+            along = min(max(metric.dot(chord, place.minus(a)) / squared, 0.0), 1.0)
+            near = a.ahead(chord, along)
+            if metric.dot(near.minus(place), near.minus(place)) > squared:
+                continue
+            fraction = (place.xi - a.xi) / chord.xi if chord.xi else along
+            guess = Place(a.ahead(chord, fraction).control, place.xi)
+            try:
+                there, _, _ = self.stepper.correct(guess, fixed)
+            except StepFailure:
+                continue
+            if metric.norm(there.minus(place)) < SAME_POINT:
+                return True
+        return False
+
+
+def _copies(one: Station, other: Station) -> bool:
+    """Whether two stations agree in all that a symmetry keeps."""
+    pairs = [
+        (one.place.xi, other.place.xi),
+        (one.at.objective, other.at.objective),
+        (one.at.loss, other.at.loss),
+    ]
+    same = all(abs(a - b) <= COPY * max(abs(a), abs(b)) for a, b in pairs)
+    return same and one.spectrum.negative == other.spectrum.negative
