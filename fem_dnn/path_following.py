@@ -14,7 +14,7 @@ from fem_dnn.assembly import Model
 from fem_dnn.case import Case, require_learning_problem
 from fem_dnn.collective import on_root
 from fem_dnn.continuation.bordered import DEFAULTS, BorderedSolver
-from fem_dnn.continuation.branch import Branch
+from fem_dnn.continuation.branch import Branch, Point
 from fem_dnn.continuation.branches import Explorer
 from fem_dnn.continuation.equations import Equations, Place, Scale, StepFailure
 from fem_dnn.continuation.parameter import Parameter, read_parameter
@@ -78,8 +78,7 @@ def path(case: CaseLike, request: Request | None = None) -> Path:
         "logarithmic": search.scale.logarithmic,
         "branches": [branch.as_dict() for branch in branches],
     }
-    for branch, amplitude in zip(result["branches"], amplitudes(model, branches), strict=True):
-        branch["amplitude"] = amplitude
+    _add_amplitudes(model, branches, result["branches"])
     work = search.problem.work
     result |= {
         "linear_iterations": search.linear_iterations,
@@ -193,22 +192,27 @@ class _Search:
         return f"{self.case.path.parameter} = {value:g}"
 
 
-def amplitudes(model: Model, branches: Sequence[Branch]) -> list[list[float] | None]:
-    """<c, v> of every point, v the null vector of the first branch point (collective)."""
+def _add_amplitudes(
+    model: Model, branches: Sequence[Branch], told: Sequence[dict[str, Any]]
+) -> None:
+    """Add <c, v> of every point and event, v the null vector of the first branch point.
+
+    It keeps apart what symmetries map onto each other (collective).
+    """
     assert model.problem is not None
     controls = model.problem.controls
-    vectors = [
-        event.null_vectors[0]
-        for branch in branches
-        for event in branch.events
-        if event.kind == "branch point" and event.null_vectors
-    ]
+    events = [event for branch in branches for event in branch.events]
+    vectors = [e.null_vectors[0] for e in events if e.kind == "branch point" and e.null_vectors]
     if not vectors:
-        return [None] * len(branches)
-    return [
-        [controls.dot(point.place.control, vectors[0]) for point in branch.points]
-        for branch in branches
-    ]
+        return
+
+    def amplitude(point: Point) -> float:
+        return controls.dot(point.place.control, vectors[0])
+
+    for branch, found in zip(branches, told, strict=True):
+        found["amplitude"] = [amplitude(point) for point in branch.points]
+        for event, one in zip(branch.events, found["events"], strict=True):
+            one["amplitude"] = amplitude(event.point)
 
 
 def branch_arrays(found: Path) -> dict[str, Any]:

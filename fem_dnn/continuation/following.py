@@ -9,7 +9,7 @@ from fem_dnn.continuation.equations import Place, StepFailure
 from fem_dnn.continuation.events import Change, events_between
 from fem_dnn.continuation.predictor_corrector import Station, Stepper
 
-FIRST, SHORTEST, LONGEST = 0.02, 1e-6, 0.05
+FIRST, SHORTEST, LONGEST = 0.02, 1e-6, 0.08
 """Lengths of steps; the parameter's whole range is 1."""
 
 SHORT_ENOUGH = 1e-3

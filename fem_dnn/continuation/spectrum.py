@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from petsc4py import PETSc
 from slepc4py import SLEPc
 
-from fem_dnn.inertia import RESIDUAL, Inertia, UnresolvedSpectrum, inertia
+from fem_dnn.inertia import Inertia, UnresolvedSpectrum, inertia
 from fem_dnn.problem import Linearisation
 from fem_dnn.riesz import RieszMap
 from fem_dnn.slab import SlabFailure
@@ -26,7 +26,7 @@ BASIS = 24
 MAX_STEPS = 150
 """Length of the basis between restarts, beside the pairs that are wanted; steps in all."""
 
-SMALL = 60
+SMALL = 40
 """Hessians of fewer controls are diagonalised whole."""
 
 
@@ -104,7 +104,7 @@ def _davidson(at: Linearisation, known: Inertia, count: int) -> list[Eigenpair]:
         pc.setType(PETSc.PC.Type.PYTHON)
         pc.setPythonContext(hessian)
         eps.setDimensions(nev=count, ncv=min(BASIS + 2 * count, controls.n_global - 1))
-        eps.setTolerances(tol=RESIDUAL * known.tolerance, max_it=MAX_STEPS)
+        eps.setTolerances(tol=known.tolerance, max_it=MAX_STEPS)
         eps.setConvergenceTest(SLEPc.EPS.Conv.ABS)
         eps.setInitialSpace(vectors)
         eps.setOptionsPrefix(PREFIX)

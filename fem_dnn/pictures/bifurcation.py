@@ -47,7 +47,7 @@ def bifurcation_diagram(
     branches: Sequence[Mapping[str, Any]] = result["branches"]
     name = name or result["parameter"]
     if second is None:
-        known = any(branch.get("amplitude") is not None for branch in branches)
+        known = any("amplitude" in branch for branch in branches)
         second = "amplitude" if known else "control_norm"
     figure = new_figure(9.6, 4.3, title or f"Critical points along {name}")
     panels = figure.subplots(1, 2)
@@ -78,8 +78,7 @@ def _draw_branch(
     colour: str,
 ) -> None:
     """One curve, in pieces of one kind each that meet at the events."""
-    values = branch[column] if branch[column] is not None else [0.0] * len(branch["kind"])
-    points = list(zip(branch["parameter"], values, branch["kind"], strict=True))
+    points = list(zip(branch["parameter"], branch[column], branch["kind"], strict=True))
     inserted = [(e["after_points"], (e["parameter"], e[column], "")) for e in branch["events"]]
     for position, point in reversed(inserted):
         points.insert(position, point)
