@@ -10,13 +10,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogFormatterSciNotation
 from numpy.typing import NDArray
 
 from fem_dnn.pictures.style import CLASS_COLOURS, FAINT, INK, dress_curves, new_figure
 
 Array = NDArray[np.float64]
 
-STYLES = {
+STYLES: dict[str, tuple[Any, float, str]] = {
     "minimum": ("-", 2.0, "minimum"),
     "saddle": ((0, (3.2, 1.6)), 1.4, "saddle"),
     "maximum": ((0, (1.0, 1.4)), 1.4, "maximum"),
@@ -65,6 +66,8 @@ def bifurcation_diagram(
         dress_curves(panel, x=name, y=texts.get(column, column))
         if result.get("logarithmic"):
             panel.set_xscale("log")
+            panel.xaxis.set_minor_formatter(LogFormatterSciNotation(minor_thresholds=(2, 0.7)))
+            panel.tick_params(axis="x", which="minor", labelsize=7, labelcolor=INK)
         panel.margins(x=0.02, y=0.06)
     _legend(figure, branches)
     return figure
@@ -85,12 +88,17 @@ def _draw_branch(
     if branch["from"] is not None:
         start = branches[branch["from"]["branch"]]["events"][branch["from"]["event"]]
         points.insert(0, (start["parameter"], start[column], ""))
+    pieces: list[tuple[str, list[tuple[float, float]]]] = []
     for before, after in pairwise(points):
         kind = after[2] or before[2] or "degenerate"
-        line, width, _ = STYLES[kind]
+        if not pieces or pieces[-1][0] != kind:
+            pieces.append((kind, [before[:2]]))
+        pieces[-1][1].append(after[:2])
+    for kind, line in pieces:
+        style, width, _ = STYLES[kind]
         panel.plot(
-            [before[0], after[0]], [before[1], after[1]], color=colour, ls="-" if line == "-" else
-            line, lw=width, zorder=3, solid_capstyle="round",
+            *zip(*line, strict=True), color=colour, ls=style, lw=width, zorder=3,
+            solid_capstyle="round",
         )  # fmt: skip
 
 
