@@ -9,16 +9,17 @@ from fem_dnn.continuation.equations import Place, StepFailure
 from fem_dnn.continuation.events import Change, events_between
 from fem_dnn.continuation.predictor_corrector import Station, Stepper
 
-FIRST, SHORTEST, LONGEST = 0.02, 1e-6, 0.08
+FIRST, SHORTEST, LONGEST, ALONG_A_LINE = 0.02, 1e-6, 0.08, 0.2
 """Lengths of steps; the parameter's whole range is 1."""
 
 SHORT_ENOUGH = 1e-3
 """Steps as short as this are not cut for the sake of angles or entangled events."""
 
-STRAIGHT, STRAIGHTER = 0.9, 0.98
-"""Cosine between two tangents below which a step is repeated, and above which steps may grow."""
+STRAIGHT, STRAIGHTER, LINE = 0.9, 0.98, 0.9995
+"""Cosine between two tangents below which a step is repeated, above which steps may grow, and above
+which they may grow as along a line."""
 
-GROWTH = {0: 1.5, 1: 1.5, 2: 1.5, 3: 1.2, 4: 1.0}
+GROWTH = {0: 2.0, 1: 2.0, 2: 1.5, 3: 1.2, 4: 1.0}
 """Factor of the next step by the corrections that the last one took; more of them: 0.6."""
 
 Watch = Callable[[Branch], None]
@@ -101,7 +102,8 @@ def _step(
         growth = GROWTH.get(following.corrections, 0.6)
         if cosine < STRAIGHTER:
             growth = min(growth, 1.0)
-        return following, min(LONGEST, growth * length), limit
+        longest = ALONG_A_LINE if cosine > LINE else LONGEST
+        return following, min(longest, growth * length), limit
 
 
 def _advance_within(

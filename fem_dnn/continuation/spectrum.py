@@ -3,7 +3,7 @@
 Eigenvectors change little from one point of a branch to the next. Those known, and a random one for
 what was not among them, span the generalised Davidson method's first space, which R''^{-1}
 preconditions; it needs a fraction of a cold start's products. A cold start (`inertia`) has the last
-word wherever the number of negative eigenvalues differs from the known one, or one is near zero.
+word wherever an eigenvalue has changed its sign.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from petsc4py import PETSc
 from slepc4py import SLEPc
 
-from fem_dnn.inertia import Inertia, UnresolvedSpectrum, inertia
+from fem_dnn.inertia import Inertia, Kind, inertia
 from fem_dnn.problem import Linearisation
 from fem_dnn.riesz import RieszMap
 from fem_dnn.slab import SlabFailure
@@ -46,17 +46,14 @@ def spectrum_near(at: Linearisation, known: Inertia) -> Inertia:
         return inertia(at)
     pairs = _davidson(at, known, count)
     tolerance = known.tolerance
-    values = np.array([pair.value for pair in pairs])
-    safe = (
-        len(pairs) == count
-        and np.count_nonzero(values < 0) == known.negative
-        and values[-1] > 0
-        and min(abs(values)) > 10 * tolerance
-    )
-    if not safe:
+    zero = sum(abs(pair.value) <= max(tolerance, pair.residual) for pair in pairs)
+    negative = sum(pair.value < -max(tolerance, pair.residual) for pair in pairs)
+    # The same, or one of the signs known has become zero.
+    gone = (known.negative - negative, zero - known.zero)
+    if len(pairs) < count or gone not in ((0, 0), (0, 1), (1, 1)):
         return inertia(at)
-    kind = "saddle" if known.negative else "minimum"
-    return Inertia(kind, known.negative, 0, pairs, tolerance)
+    kind: Kind = "degenerate" if zero else "saddle" if negative else "minimum"
+    return Inertia(kind, negative, zero, pairs, tolerance)
 
 
 class _Hessian:
