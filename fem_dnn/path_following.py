@@ -126,10 +126,10 @@ class _Search:
         control = self._first_control()
         if control is None:
             return []
-        # Of a critical guess the gradient says nothing: what cancels in it does.
         at = self.problem.linearise(control)
+        # The least of two sizes of a gradient, one of them 0 perhaps: then atol rules.
         initial = self.problem.linearise(self.model.initial).gradient_norm
-        size = max(initial, controls.norm(self.problem.regularization.action(control)))
+        size = min(initial, controls.norm(self.problem.regularization.action(control)))
         target = max(case.solver.atol, SHARPER * case.solver.rtol * size)
         equations = Equations(self.parameter, self.scale, target)
         with inserted_options(PREFIX, DEFAULTS, self.request.options) as options:

@@ -14,6 +14,7 @@ from fem_dnn.continuation.predictor_corrector import Station
 from fem_dnn.inertia import Kind
 
 Array = NDArray[np.float64]
+EventKind = Literal["fold", "branch point"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,16 +67,18 @@ class Event:
         tangent: Unit tangent of the branch on which it was met.
         null_vectors: Orthonormal eigenvectors of the eigenvalues that are zero there.
         eigenvalue: The eigenvalue that should be zero, as far as it has been driven to.
+        turns: Whether the parameter's direction changes there.
         position: How many points of the branch come before it.
         arms: Numbers of the branches that start here.
         copies: How many more start here that are symmetric copies of one of these.
     """
 
-    kind: Literal["fold", "branch point"]
+    kind: EventKind
     point: Point
     tangent: Place
     null_vectors: Sequence[Array]
     eigenvalue: float
+    turns: bool
     position: int = 0
     arms: list[int] = field(default_factory=list)
     copies: int = 0

@@ -6,7 +6,8 @@ amount along v,
 
     F(c, xi) = 0,    < v, c - c* > = +-amplitude,
 
-a plane that the known branch leaves only to second order. Where several eigenvalues are zero, every
+a plane that the known branch leaves only to second order. A pitchfork that was met along one of its
+arms, whose tangent v is, has its handle along the solution of H dc = -F_xi instead. Where several eigenvalues are zero, every
 one of their vectors is tried, and of branches that are symmetric copies of each other one is
 followed.
 """
@@ -21,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fem_dnn.continuation.branch import Branch, Event, Origin
-from fem_dnn.continuation.equations import Place, StepFailure
+from fem_dnn.continuation.equations import Metric, Place, StepFailure
 from fem_dnn.continuation.following import follow
 from fem_dnn.continuation.predictor_corrector import Station, Stepper
 
@@ -29,6 +30,9 @@ Array = NDArray[np.float64]
 
 AMPLITUDES = (0.03, 0.1, 0.01, 0.003)
 """How far to go along a null vector, relative to 1 + |c|, in the order in which it is tried."""
+
+PARALLEL = 0.99
+"""Cosine from which on a null vector is the known branch's own tangent."""
 
 NEAR = 0.25
 """How far off, in xi, the first point of another branch may be."""
@@ -110,25 +114,41 @@ class Explorer:
         event = self.branches[number].events[index]
         several = len(event.null_vectors) > 1
         seen: list[Station] = []
-        for vector in event.null_vectors:
-            for direction in (1, -1):
-                station = self._first_station(event, direction * vector)
+        for direction in self._directions(event):
+            for sign in (1, -1):
+                station = self._first_station(event, direction, sign)
                 if station is None or self._known(station.place):
                     continue
                 if several and any(_copies(station, other) for other in seen):
                     event.copies += 1
                     continue
                 seen.append(station)
-                yield Origin(number, index, direction), station
+                yield Origin(number, index, sign), station
 
-    def _first_station(self, event: Event, vector: Array) -> Station | None:
-        """The first station of the branch along a null vector, if there is one."""
+    def _directions(self, event: Event) -> Iterator[Place]:
+        """Unit directions in which other branches may leave: null vectors of (H, F_xi)."""
+        metric = self.stepper.equations.metric(event.point.place.control)
+        known = event.tangent
+        if event.turns:
+            # Met along an arm, whose tangent is the null vector: the handle is what is looked for.
+            handle = self.stepper.handle(event.point.place)
+            if handle is not None:
+                along = metric.dot(handle, known)
+                yield _unit(handle.ahead(known, -along), metric)
+        for vector in event.null_vectors:
+            direction = _unit(Place(vector, 0.0), metric)
+            if abs(metric.dot(direction, known)) < PARALLEL:
+                yield direction
+
+    def _first_station(self, event: Event, direction: Place, sign: int) -> Station | None:
+        """The first station of the branch along a direction, if there is one."""
         centre = event.point.place
+        row = self.stepper.equations.metric(centre.control).row(direction)
+        row = Place(sign * row.control, sign * row.xi)
         for amplitude in AMPLITUDES:
-            length = amplitude * (1 + event.point.control_norm)
-            guess = Place(centre.control + length * vector, centre.xi)
             try:
-                station = self.stepper.station(guess, Place(vector, 0.0), None)
+                guess = centre.ahead(direction, sign * amplitude)
+                station = self.stepper.station(guess, row, None)
             except StepFailure:
                 continue
             if abs(station.place.xi - centre.xi) < NEAR and 0 < station.place.xi < 1:
@@ -161,6 +181,11 @@ class Explorer:
             if metric.norm(there.minus(place)) < SAME_POINT:
                 return True
         return False
+
+
+def _unit(direction: Place, metric: Metric) -> Place:
+    length = metric.norm(direction)
+    return Place(direction.control / length, direction.xi / length)
 
 
 def _copies(one: Station, other: Station) -> bool:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import brentq
 
-from fem_dnn.continuation.branch import Event, Point
+from fem_dnn.continuation.branch import Event, EventKind, Point
 from fem_dnn.continuation.equations import StepFailure
 from fem_dnn.continuation.predictor_corrector import Station, Stepper
 from fem_dnn.inertia import UnresolvedSpectrum, inertia
@@ -66,10 +66,9 @@ def events_between(stepper: Stepper, left: Station, right: Station) -> list[Even
     change = Change.between(left, right)
     search = _Search(stepper, left, right)
     if change.turns:
-        where, station = search.root(lambda at: at.tangent.xi, TURN, 0.0)
-        event = search.event("branch point" if change.crossed % 2 == 0 else "fold", station)
-        # A turn without an eigenvalue near zero can only be one that was not resolved: a fold.
-        return [event]
+        _, station = search.root(lambda at: at.tangent.xi, TURN, 0.0)
+        kind: EventKind = "branch point" if change.crossed % 2 == 0 else "fold"
+        return [search.event(kind, station, turns=True)]
     events: list[Event] = []
     persistent = min(left.spectrum.zero, right.spectrum.zero)
     sign = 1 if change.crossed > 0 else -1
@@ -84,7 +83,7 @@ def events_between(stepper: Stepper, left: Station, right: Station) -> list[Even
 
         tolerance = left.spectrum.tolerance
         where, station = search.root(eigenvalue, ROOT * tolerance, where)
-        event = search.event("branch point", station)
+        event = search.event("branch point", station, turns=False)
         zeros = len(event.null_vectors) - persistent
         if zeros > 0:
             event.eigenvalue = eigenvalue(station)
@@ -127,7 +126,7 @@ class _Search:
         where = min(values, key=lambda where: abs(values[where]))
         return where, self.known[where]
 
-    def event(self, kind: str, station: Station) -> Event:
+    def event(self, kind: EventKind, station: Station, *, turns: bool) -> Event:
         """The event at a station, with the null vectors there (collective)."""
         tolerance = CLUSTER * station.spectrum.tolerance
         try:
@@ -137,9 +136,10 @@ class _Search:
         zeros = [pair for pair in spectrum.pairs if abs(pair.value) <= tolerance]
         nearest = min(spectrum.eigenvalues, key=abs)
         return Event(
-            "fold" if kind == "fold" else "branch point",
+            kind,
             Point.of(station, self.stepper.equations.scale),
             station.tangent,
             [pair.vector for pair in zeros],
             float(nearest),
+            turns,
         )

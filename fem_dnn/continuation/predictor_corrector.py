@@ -113,6 +113,18 @@ class Stepper:
             raise StepFailure("the branch has no tangent here")
         return Place(direction.control / length, direction.xi / length)
 
+    def handle(self, place: Place) -> Place | None:
+        """(dc, 1) with H dc = -F_xi, at a branch point, where F_xi is in the range of H (collective).
+
+        None if it was not found.
+        """
+        try:
+            at = self.equations.at(place)
+            row = Place(np.zeros(self.controls.n_local), 1.0)
+            return self.tangent(place, at, row)
+        except StepFailure:
+            return None
+
     def station(
         self, guess: Place, row: Place, near: Inertia | None, along: Place | None = None
     ) -> Station:
