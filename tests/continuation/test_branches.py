@@ -150,7 +150,8 @@ def test_pitchfork_met_along_an_arm() -> None:
     assert turn["kind"] == "branch point" and turn["branches"] == [1, 2]
     assert arms["end"] == "path.start was reached" and kinds(arms) == ["minimum"]
     assert arms["objective"][0] == pytest.approx(arms["objective"][-1], rel=1e-9)
-    assert arms["amplitude"][0] == pytest.approx(-arms["amplitude"][-1], rel=1e-3)
+    # Mirror images, as far as the null vector is that of the branch point itself.
+    assert arms["amplitude"][0] == pytest.approx(-arms["amplitude"][-1], rel=5e-3)
     # The straight path below and above the threshold, and the threshold by its eigenvalue.
     below, above = sorted(handle, key=lambda branch: branch["parameter"][-1])
     assert (below["parameter"][-1], above["parameter"][-1]) == (0.058, 0.062)
