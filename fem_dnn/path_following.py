@@ -181,7 +181,11 @@ class _Search:
             sum(event.kind == kind for branch in branches for event in branch.events)
             for kind in ("fold", "branch point")
         )
-        counts = ((len(branches), "branch", "es"), (folds, "fold", "s"), (points, "branch point", "s"))
+        counts = (
+            (len(branches), "branch", "es"),
+            (folds, "fold", "s"),
+            (points, "branch point", "s"),
+        )
         self.reason = ", ".join(f"{n} {word}{'' if n == 1 else more}" for n, word, more in counts)
         if explorer.points >= path.max_points:
             self.reason += f"; path.max_points = {path.max_points} was reached"

@@ -147,7 +147,7 @@ class Regularization:
 
     def reweighted(self, **weights: float) -> Regularization:
         """The same with other weights, by the names of the attributes; the forms are shared."""
-        changed = replace(self, **weights)
+        changed = replace(self, **weights)  # type: ignore[arg-type]
         vars(changed)["forms"] = self.forms
         return changed
 

@@ -83,9 +83,7 @@ class Explorer:
                 self.branches[number].events[event].arms.append(len(self.branches))
                 self._follow(Branch(origin), station, waiting)
 
-    def _follow(
-        self, branch: Branch, first: Station, waiting: deque[tuple[int, int]]
-    ) -> None:
+    def _follow(self, branch: Branch, first: Station, waiting: deque[tuple[int, int]]) -> None:
         number = len(self.branches)
         room = self.max_points - self.points
         self.branches.append(branch)
@@ -143,8 +141,7 @@ class Explorer:
     def _first_station(self, event: Event, direction: Place, sign: int) -> Station | None:
         """The first station of the branch along a direction, if there is one."""
         centre = event.point.place
-        row = self.stepper.equations.metric(centre.control).row(direction)
-        row = Place(sign * row.control, sign * row.xi)
+        row = self.stepper.equations.metric(centre.control).row(direction).times(sign)
         for amplitude in AMPLITUDES:
             try:
                 guess = centre.ahead(direction, sign * amplitude)
@@ -184,8 +181,7 @@ class Explorer:
 
 
 def _unit(direction: Place, metric: Metric) -> Place:
-    length = metric.norm(direction)
-    return Place(direction.control / length, direction.xi / length)
+    return direction.times(1 / metric.norm(direction))
 
 
 def _copies(one: Station, other: Station) -> bool:

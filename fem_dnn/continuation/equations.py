@@ -80,6 +80,10 @@ class Place:
         """The point a multiple of a direction away."""
         return Place(self.control + length * direction.control, self.xi + length * direction.xi)
 
+    def times(self, factor: float) -> Place:
+        """A multiple of the vector."""
+        return Place(factor * self.control, factor * self.xi)
+
     def minus(self, other: Place) -> Place:
         """The vector from another point to this one."""
         return self.ahead(other, -1.0)

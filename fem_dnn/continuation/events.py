@@ -74,7 +74,9 @@ def events_between(stepper: Stepper, left: Station, right: Station) -> list[Even
     sign = 1 if change.crossed > 0 else -1
     crossed, where = 0, 0.0
     while crossed < abs(change.crossed):
-        index = left.spectrum.negative + crossed if sign > 0 else left.spectrum.negative - 1 - crossed
+        index = (
+            left.spectrum.negative + crossed if sign > 0 else left.spectrum.negative - 1 - crossed
+        )
 
         def eigenvalue(at: Station, index: int = index) -> float:
             values = at.spectrum.eigenvalues
@@ -134,12 +136,12 @@ class _Search:
         except UnresolvedSpectrum:
             spectrum = station.spectrum
         zeros = [pair for pair in spectrum.pairs if abs(pair.value) <= tolerance]
-        nearest = min(spectrum.eigenvalues, key=abs)
+        nearest = min(spectrum.eigenvalues.tolist(), key=abs)
         return Event(
             kind,
             Point.of(station, self.stepper.equations.scale),
             station.tangent,
             [pair.vector for pair in zeros],
-            float(nearest),
+            nearest,
             turns,
         )

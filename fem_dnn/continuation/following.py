@@ -9,7 +9,7 @@ from fem_dnn.continuation.equations import Place, StepFailure
 from fem_dnn.continuation.events import Change, events_between
 from fem_dnn.continuation.predictor_corrector import Station, Stepper
 
-FIRST, SHORTEST, LONGEST, ALONG_A_LINE = 0.02, 1e-6, 0.08, 0.2
+FIRST, SHORTEST, LONGEST, ALONG_A_LINE = 0.04, 1e-6, 0.1, 0.2
 """Lengths of steps; the parameter's whole range is 1."""
 
 SHORT_ENOUGH = 1e-3
@@ -19,7 +19,7 @@ STRAIGHT, STRAIGHTER, LINE = 0.9, 0.98, 0.9995
 """Cosine between two tangents below which a step is repeated, above which steps may grow, and above
 which they may grow as along a line."""
 
-GROWTH = {0: 2.0, 1: 2.0, 2: 1.5, 3: 1.2, 4: 1.0}
+GROWTH = {0: 2.0, 1: 2.0, 2: 2.0, 3: 1.7, 4: 1.3, 5: 1.0}
 """Factor of the next step by the corrections that the last one took; more of them: 0.6."""
 
 Watch = Callable[[Branch], None]
@@ -77,9 +77,7 @@ def follow(
         station = following
 
 
-def _step(
-    stepper: Stepper, station: Station, length: float
-) -> tuple[Station, float, float | None]:
+def _step(stepper: Stepper, station: Station, length: float) -> tuple[Station, float, float | None]:
     """The next station, the length of the step after it, the limit it is at or None."""
     metric = stepper.equations.metric(station.place.control)
     while True:

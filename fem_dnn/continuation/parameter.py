@@ -147,7 +147,8 @@ class AnyNumber:
         elif value == self.high:
             ends = (ends[0], value)
         before, after = (self.problem(end).linearise(at.control).gradient for end in ends)
-        return (after - before) / (ends[1] - ends[0])
+        rate: Array = (after - before) / (ends[1] - ends[0])
+        return rate
 
 
 ALLOWED = "a number of [regularization], [loss], [mesh] or [data], e.g. regularization.kernel"
@@ -195,7 +196,9 @@ def require_influence(case: Case) -> None:
         )
         if not trained:
             has = "are" if control == "outputs" else "is"
-            wrong = f"weighs the {control}, which {has} not trained: no critical point depends on it"
+            wrong = (
+                f"weighs the {control}, which {has} not trained: no critical point depends on it"
+            )
     if wrong:
         raise BadInput(case.file, "path.parameter", f"{shown(key)} {wrong}", ALLOWED)
 

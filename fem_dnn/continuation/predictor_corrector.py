@@ -25,11 +25,11 @@ from fem_dnn.problem import Linearisation
 
 Array = NDArray[np.float64]
 
-MAX_CORRECTIONS = 8
+MAX_CORRECTIONS = 10
 FORCING = 1e-3
 """Relative residual of a correction's linear solve; the last ones are solved as far as needed."""
 
-TANGENT_RTOL = 1e-8
+TANGENT_RTOL = 1e-6
 
 STALLED = 1e3
 """A correction that no longer improves has arrived if it is within this factor of the target."""
@@ -111,12 +111,12 @@ class Stepper:
         length = self.equations.metric(place.control).norm(direction)
         if not math.isfinite(length) or length == 0:
             raise StepFailure("the branch has no tangent here")
-        return Place(direction.control / length, direction.xi / length)
+        return direction.times(1 / length)
 
     def handle(self, place: Place) -> Place | None:
-        """(dc, 1) with H dc = -F_xi, at a branch point, where F_xi is in the range of H (collective).
+        """The unit vector along (dc, 1), H dc = -F_xi, at a branch point (collective).
 
-        None if it was not found.
+        There F_xi is in the range of H. None if it was not found.
         """
         try:
             at = self.equations.at(place)

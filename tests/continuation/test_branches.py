@@ -36,7 +36,9 @@ def followed(case: dict, comm=SELF, **sections) -> dict:
 
 def kinds(branch: dict) -> list[str]:
     """Without repetition."""
-    return [k for k, before in zip(branch["kind"], ["", *branch["kind"]], strict=False) if k != before]
+    return [
+        k for k, before in zip(branch["kind"], ["", *branch["kind"]], strict=False) if k != before
+    ]
 
 
 # gelu, bias only, one neuron, input 0, target 1: B is critical where

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from helpers import random_control, random_problem
 from mpi4py import MPI
