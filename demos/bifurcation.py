@@ -94,8 +94,9 @@ weight = calm.problem.regularization.kernel
 folds = [event["parameter"] for branch in others for event in branch["events"]]
 say(
     f"circles: doing nothing loses stability at {loses:.6f} (predicted {predicted:.6f});\n"
-    f"what takes its place reaches back to {max(folds):.6f}, where it folds: between the two, both\n"
-    f"are minima. With tanh the lowest eigenvalue is {lowest:.3g} at lambda_a = {weight:.3g}: stable."
+    f"what takes its place reaches back to a fold at {max(folds):.6f}: in between, both are "
+    f"minima.\n"
+    f"With tanh the lowest eigenvalue at lambda_a = {weight:.3g} is {lowest:.3g}: always stable."
 )
 
 # %%

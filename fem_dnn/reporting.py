@@ -121,8 +121,8 @@ def branches_table(result: dict[str, Any]) -> Table:
     table.add_column("from", no_wrap=True)
     table.add_column("points", justify="right", no_wrap=True)
     table.add_column(result["parameter"], no_wrap=True)
-    table.add_column("kinds, folds and branch points on the way", ratio=1, overflow="fold")
-    table.add_column("ends because", ratio=1, overflow="fold")
+    table.add_column("on the way", ratio=3, overflow="fold")
+    table.add_column("end", ratio=2, overflow="fold")
     for number, branch in enumerate(result["branches"]):
         origin, ends = branch["from"], (branch["parameter"][0], branch["parameter"][-1])
         events = {event["after_points"]: event for event in branch["events"]}
@@ -135,7 +135,7 @@ def branches_table(result: dict[str, Any]) -> Table:
                 course.append(kind)
         table.add_row(
             str(number),
-            "" if origin is None else f"branch {origin['branch']}",
+            "" if origin is None else str(origin["branch"]),
             str(len(branch["kind"])),
             f"{ends[0]:.6g} to {ends[1]:.6g}",
             ", ".join(course),

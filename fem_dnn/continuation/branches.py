@@ -7,9 +7,9 @@ amount along v,
     F(c, xi) = 0,    < v, c - c* > = +-amplitude,
 
 a plane that the known branch leaves only to second order. A pitchfork that was met along one of its
-arms, whose tangent v is, has its handle along the solution of H dc = -F_xi instead. Where several eigenvalues are zero, every
-one of their vectors is tried, and of branches that are symmetric copies of each other one is
-followed.
+arms, whose tangent v is, has its handle along the solution of H dc = -F_xi instead. Where several
+eigenvalues are zero, every one of their vectors is tried, and of branches that are symmetric copies
+of each other one is followed.
 """
 
 from __future__ import annotations

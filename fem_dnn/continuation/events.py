@@ -18,12 +18,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import brentq
 
 from fem_dnn.continuation.branch import Event, EventKind, Point
 from fem_dnn.continuation.equations import StepFailure
 from fem_dnn.continuation.predictor_corrector import Station, Stepper
+from fem_dnn.controls import ControlSpace
 from fem_dnn.inertia import UnresolvedSpectrum, inertia
+
+Array = NDArray[np.float64]
 
 TURN = 1e-6
 """Parameter component of the unit tangent that counts as zero: the fold's is off by its square."""
@@ -136,12 +140,29 @@ class _Search:
         except UnresolvedSpectrum:
             spectrum = station.spectrum
         zeros = [pair for pair in spectrum.pairs if abs(pair.value) <= tolerance]
-        nearest = min(spectrum.eigenvalues.tolist(), key=abs)
+        nearest = min((pair.value for pair in spectrum.pairs), key=abs)
         return Event(
             kind,
             Point.of(station, self.stepper.equations.scale),
             station.tangent,
-            [pair.vector for pair in zeros],
+            _canonical([pair.vector for pair in zeros], self.stepper.controls),
             nearest,
             turns,
         )
+
+
+def _canonical(vectors: list[Array], controls: ControlSpace) -> list[Array]:
+    """Another orthonormal basis of a space, the same for every one given (collective).
+
+    An eigensolver's signs, and its basis of several vectors, change with the number of ranks.
+    """
+    basis: list[Array] = []
+    for seed in range(len(vectors)):
+        direction = controls.random_direction(seed)
+        image = np.zeros_like(direction)
+        for vector in vectors:
+            image += controls.dot(vector, direction) * vector
+        for other in basis:
+            image -= controls.dot(other, image) * other
+        basis.append(image / controls.norm(image))
+    return basis

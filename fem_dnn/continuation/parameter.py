@@ -147,8 +147,9 @@ class AnyNumber:
         elif value == self.high:
             ends = (ends[0], value)
         before, after = (self.problem(end).linearise(at.control).gradient for end in ends)
-        rate: Array = (after - before) / (ends[1] - ends[0])
-        return rate
+        change: Array = after - before
+        change /= ends[1] - ends[0]
+        return change
 
 
 ALLOWED = "a number of [regularization], [loss], [mesh] or [data], e.g. regularization.kernel"

@@ -11,8 +11,6 @@ from scipy.stats import norm
 
 from fem_dnn.path_following import path
 
-pytestmark = pytest.mark.mpi
-
 WORLD, SELF = MPI.COMM_WORLD, MPI.COMM_SELF
 
 
@@ -190,10 +188,11 @@ RANKS = {
     "data": {"dataset": "circles", "samples": 8, "noise": 0.0, "test_fraction": 0.0},
     "loss": {"kind": "logistic", "outputs": ["cos(3*pi*x[0])"]},
     "regularization": {"bias": 0.1, "kernel_depth": 0.1, "kernel_width": 0.01},
-    "path": {"start": 0.2, "stop": 0.002, "max_points": 16},
+    "path": {"start": 0.2, "stop": 0.002, "max_points": 9},
 }
 
 
+@pytest.mark.mpi
 def test_on_any_number_of_ranks() -> None:
     """Derivatives penalised, a branch point, other branches: the same on all communicators."""
     alone, together = (followed(RANKS, comm)["branches"] for comm in (SELF, WORLD))
