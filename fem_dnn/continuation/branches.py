@@ -15,8 +15,9 @@ of each other one is followed.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,7 @@ from fem_dnn.continuation.branch import Branch, Event, Origin
 from fem_dnn.continuation.equations import Metric, Place, StepFailure
 from fem_dnn.continuation.following import follow
 from fem_dnn.continuation.predictor_corrector import Station, Stepper
+from fem_dnn.problem import Linearisation
 
 Array = NDArray[np.float64]
 
@@ -41,7 +43,7 @@ SAME_EVENT = 1e-3
 """Events closer than this are the same."""
 
 SAME_POINT = 1e-4
-COPY = 1e-6
+COPY = 1e-8
 """Relative differences within which points are the same, and copies of each other."""
 
 Watch = Callable[[int, Branch], None]
@@ -111,16 +113,14 @@ class Explorer:
         """The branches that start at an event and are not known yet."""
         event = self.branches[number].events[index]
         several = len(event.null_vectors) > 1
-        seen: list[Station] = []
         for direction in self._directions(event):
             for sign in (1, -1):
                 station = self._first_station(event, direction, sign)
                 if station is None or self._known(station.place):
                     continue
-                if several and any(_copies(station, other) for other in seen):
+                if several and any(self._copies(event, arm, station) for arm in event.arms):
                     event.copies += 1
                     continue
-                seen.append(station)
                 yield Origin(number, index, sign), station
 
     def _directions(self, event: Event) -> Iterator[Place]:
@@ -154,42 +154,50 @@ class Explorer:
 
     def _known(self, place: Place) -> bool:
         """Whether a point lies on a branch that has been followed."""
-        return any(self._passes(branch, place) for branch in self.branches)
+        metric = self.stepper.equations.metric(place.control)
+        return any(
+            metric.norm(there.minus(place)) < SAME_POINT
+            for branch in self.branches
+            for there, _ in self._crossings(
+                [point.place for point in branch.points], place, near=True
+            )
+        )
 
-    def _passes(self, branch: Branch, place: Place) -> bool:
+    def _copies(self, event: Event, arm: int, station: Station) -> bool:
+        """Whether an arm has a point at a station's parameter with all that a symmetry keeps."""
+        places = [event.point.place, *(point.place for point in self.branches[arm].points)]
+        controls = self.stepper.controls
+        size = controls.norm(station.place.control)
+        for _, at in self._crossings(places, station.place, near=False):
+            pairs = [
+                (station.at.objective, at.objective),
+                (station.at.loss, at.loss),
+                (size, controls.norm(at.control)),
+            ]
+            if all(abs(a - b) <= COPY * max(abs(a), abs(b)) for a, b in pairs):
+                return True
+        return False
+
+    def _crossings(
+        self, places: Sequence[Place], place: Place, *, near: bool
+    ) -> Iterator[tuple[Place, Linearisation]]:
+        """Critical points of a curve at a place's parameter; those near it alone, or all."""
         metric = self.stepper.equations.metric(place.control)
         fixed = Place(np.zeros_like(place.control), 1.0)
-        for before, after in zip(branch.points[:-1], branch.points[1:], strict=True):
-            a, b = before.place, after.place
+        for a, b in pairwise(places):
             if not min(a.xi, b.xi) <= place.xi <= max(a.xi, b.xi):
                 continue
             chord = b.minus(a)
-            squared = metric.dot(chord, chord)
-            along = min(max(metric.dot(chord, place.minus(a)) / squared, 0.0), 1.0)
-            near = a.ahead(chord, along)
-            if metric.dot(near.minus(place), near.minus(place)) > squared:
-                continue
-            fraction = (place.xi - a.xi) / chord.xi if chord.xi else along
+            fraction = (place.xi - a.xi) / chord.xi if chord.xi else 0.5
             guess = Place(a.ahead(chord, fraction).control, place.xi)
+            if near and metric.norm(guess.minus(place)) > metric.norm(chord):
+                continue
             try:
-                there, _, _ = self.stepper.correct(guess, fixed)
+                there, at, _ = self.stepper.correct(guess, fixed)
             except StepFailure:
                 continue
-            if metric.norm(there.minus(place)) < SAME_POINT:
-                return True
-        return False
+            yield there, at
 
 
 def _unit(direction: Place, metric: Metric) -> Place:
     return direction.times(1 / metric.norm(direction))
-
-
-def _copies(one: Station, other: Station) -> bool:
-    """Whether two stations agree in all that a symmetry keeps."""
-    pairs = [
-        (one.place.xi, other.place.xi),
-        (one.at.objective, other.at.objective),
-        (one.at.loss, other.at.loss),
-    ]
-    same = all(abs(a - b) <= COPY * max(abs(a), abs(b)) for a, b in pairs)
-    return same and one.spectrum.negative == other.spectrum.negative

@@ -164,5 +164,6 @@ def _canonical(vectors: list[Array], controls: ControlSpace) -> list[Array]:
             image += controls.dot(vector, direction) * vector
         for other in basis:
             image -= controls.dot(other, image) * other
-        basis.append(image / controls.norm(image))
+        image /= controls.norm(image)
+        basis.append(image)
     return basis

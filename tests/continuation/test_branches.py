@@ -98,6 +98,7 @@ def test_layers_that_part(count: int) -> None:
     assert point["zero_eigenvalues"] == count - 1
     assert kinds(first)[0] == "minimum" and kinds(first)[-1] == "maximum"
     assert point["branches"] == [1, 2] and len(others) == 2
+    assert point["symmetric_copies"] == (2 if count == 3 else 0)
     for number, branch in enumerate(others, 1):
         assert branch["from"]["branch"] == branch["from"]["event"] == 0
         assert abs(branch["parameter"][0] - point["parameter"]) < 0.02
