@@ -12,6 +12,7 @@ from typing import Any
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
