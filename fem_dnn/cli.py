@@ -303,12 +303,18 @@ def validate(case: CaseFile, set_: Overrides = None, quiet: Quiet = False) -> No
         require_given_controls,
         require_learning_problem,
     )
+    from fem_dnn.path_following import require_path
     from fem_dnn.valuing import require_small_problem
 
     read = read_case_collectively(MPI.COMM_WORLD, case, set_ or ())
     model = assemble(read, MPI.COMM_WORLD)
     learning = ("solve", "compare", "transfer")
-    needs = {("forward",): require_given_controls, learning: require_learning_problem}
+    needs: dict[tuple[str, ...], Callable[[Case], None]] = {
+        ("forward",): require_given_controls,
+        learning: require_learning_problem,
+    }
+    if "path" in read.model_fields_set:
+        needs["path",] = require_path
     if "value" in read.model_fields_set:
         needs["value",] = lambda case: require_small_problem(model)
     accepted, refused = ["check", "predict"], []

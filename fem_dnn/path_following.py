@@ -17,7 +17,7 @@ from fem_dnn.continuation.bordered import DEFAULTS, BorderedSolver
 from fem_dnn.continuation.branch import Branch, Point
 from fem_dnn.continuation.branches import Explorer
 from fem_dnn.continuation.equations import Equations, Place, Scale, StepFailure
-from fem_dnn.continuation.parameter import Parameter, read_parameter
+from fem_dnn.continuation.parameter import Parameter, read_parameter, require_influence
 from fem_dnn.continuation.predictor_corrector import Station, Stepper
 from fem_dnn.progress import BranchProgress, Progress
 from fem_dnn.request import CaseLike, Request, read_any
@@ -92,12 +92,13 @@ def path(case: CaseLike, request: Request | None = None) -> Path:
 
 
 def require_path(case: Case) -> None:
-    """What `path` needs beside its parameter.
+    """What `path` needs.
 
     Raises:
-        BadInput: There is nothing to train, or there are bounds.
+        BadInput: There is nothing to train, there are bounds, or the parameter moves nothing.
     """
     require_learning_problem(case)
+    require_influence(case)
     if case.bounds != type(case.bounds)():
         raise case.error("bounds", "hold controls that path cannot hold", "none, for path")
 

@@ -158,12 +158,15 @@ ALLOWED = "a number of [regularization], [loss], [mesh] or [data], e.g. regulari
 def read_parameter(case: Case, comm: MPI.Comm) -> tuple[Model, Parameter]:
     """The case at `path.start`, and the family of problems along its `path.parameter` (collective).
 
+    Args:
+        case: A case that `require_influence` accepts.
+        comm: Communicator.
+
     Raises:
-        BadInput: The parameter does not move critical points, or not smoothly.
+        BadInput: The data or the mesh do not fit the case.
     """
     key, start, stop = case.path.parameter, case.path.start, case.path.stop
     section, _, name = key.partition(".")
-    require_influence(case)
     if section in ("mesh", "data"):
         model = assemble(case.with_value(key, start), comm)
         return model, AnyNumber(model, key, (start, stop))

@@ -92,3 +92,11 @@ def test_standard_output_is_the_result_alone_on_two_ranks(runs):
     alone = json.loads((folder / "good.json").read_text())
     for one, other in zip(alone["branches"], outcome.json["branches"], strict=True):
         assert one["parameter"] == pytest.approx(other["parameter"], rel=1e-6)
+
+
+def test_validate_knows_whether_path_accepts_the_case(runs):
+    folder, _ = runs
+    good, bad = (["validate", f"{name}.toml"] for name in ("good", "parameter"))
+    [accepted], [refused] = batch([good, bad], folder=folder)
+    assert "path, predict" in accepted.out
+    assert '\nnot for path: path.parameter "solver.rtol" is no number' in refused.out

@@ -7,7 +7,7 @@ from helpers import random_control, random_problem
 from mpi4py import MPI
 
 from fem_dnn.case import Case
-from fem_dnn.continuation import Scale, read_parameter
+from fem_dnn.continuation import Scale, read_parameter, require_influence
 from fem_dnn.continuation.parameter import LossWeight, RegularizationWeight
 from fem_dnn.errors import BadInput
 
@@ -92,5 +92,5 @@ def test_refuses_by_name(key: str, changes: dict, wrong: str) -> None:
     path = {"parameter": key, "start": 0.1, "stop": 0.2}
     case = Case.parse({**CASE, **changes, "path": path})
     with pytest.raises(BadInput, match=wrong) as refusal:
-        read_parameter(case, MPI.COMM_WORLD)
+        require_influence(case)
     assert refusal.value.key == "path.parameter" and key in str(refusal.value)
