@@ -18,6 +18,7 @@ from fem_dnn._version import __version__
 from fem_dnn.endings import end_well, say
 from fem_dnn.errors import BadInput
 from fem_dnn.reporting import (
+    branches_table,
     checks_table,
     comparison_table,
     nodes_table,
@@ -59,7 +60,7 @@ Overrides = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")]
 
-PETSC_COMMANDS = ("solve", "check", "critical", "value")
+PETSC_COMMANDS = ("solve", "check", "critical", "path", "value")
 """Commands that PETSc solvers work for."""
 
 _petsc_arguments: list[str] = []
@@ -189,6 +190,28 @@ def critical(
 
 
 @app.command()
+def path(
+    case: CaseFile,
+    json: JsonFile = None,
+    out: OutDir = None,
+    set_: Overrides = None,
+    quiet: Quiet = False,
+) -> None:
+    """Follow critical points along a number of the case: branches, folds, branch points."""
+    from fem_dnn import path_following
+
+    _run(
+        lambda read, request: path_following.path(read, request).result,
+        case,
+        json,
+        out,
+        set_,
+        quiet,
+        table=branches_table,
+    )
+
+
+@app.command()
 def value(
     case: CaseFile,
     json: JsonFile = None,
@@ -305,6 +328,7 @@ def validate(case: CaseFile, set_: Overrides = None, quiet: Quiet = False) -> No
         require_learning_problem,
         require_unbounded,
     )
+    from fem_dnn.path_following import require_path
     from fem_dnn.valuing import require_small_problem
 
     def require_searchable(case: Case) -> None:
@@ -314,11 +338,13 @@ def validate(case: CaseFile, set_: Overrides = None, quiet: Quiet = False) -> No
     read = read_case_collectively(MPI.COMM_WORLD, case, set_ or ())
     model = assemble(read, MPI.COMM_WORLD)
     learning = ("solve", "compare", "transfer")
-    needs = {
+    needs: dict[tuple[str, ...], Callable[[Case], None]] = {
         ("forward",): require_given_controls,
         learning: require_learning_problem,
         ("critical",): require_searchable,
     }
+    if "path" in read.model_fields_set:
+        needs["path",] = require_path
     if "value" in read.model_fields_set:
         needs["value",] = lambda case: require_small_problem(model)
     accepted, refused = ["check", "predict"], []

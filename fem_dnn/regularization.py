@@ -11,7 +11,7 @@ are the consistent discontinuous forms of `derivative_forms`. A masked kernel is
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -144,6 +144,12 @@ class Regularization:
     def forms(self) -> DerivativeForms:
         """The forms of derivatives."""
         return DerivativeForms(self.controls.space, self.controls.levels)
+
+    def reweighted(self, **weights: float) -> Regularization:
+        """The same with other weights, by the names of the attributes; the forms are shared."""
+        changed = replace(self, **weights)  # type: ignore[arg-type]
+        vars(changed)["forms"] = self.forms
+        return changed
 
     @cached_property
     def tikhonov(self) -> Mapping[str, float]:

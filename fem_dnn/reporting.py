@@ -11,6 +11,7 @@ from typing import Any
 
 from rich import box
 from rich.console import Console, Group, RenderableType
+from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -130,6 +131,36 @@ def points_table(result: dict[str, Any]) -> Table:
             str(each["zero_eigenvalues"]),
             f"{each['lowest_eigenvalue']:.4g} ± {each['eigenvalue_bound']:.0e}",
             "" if each["copy_of"] is None else str(each["copy_of"]),
+        )
+    return table
+
+
+def branches_table(result: dict[str, Any]) -> Table:
+    """The branches of `path`: where they lead, what is on them, what they consist of."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("branch", justify="right", no_wrap=True)
+    table.add_column("from", no_wrap=True)
+    table.add_column("points", justify="right", no_wrap=True)
+    table.add_column(result["parameter"], no_wrap=True)
+    table.add_column("on the way", ratio=3, overflow="fold")
+    table.add_column("end", ratio=2, overflow="fold")
+    for number, branch in enumerate(result["branches"]):
+        origin, ends = branch["from"], (branch["parameter"][0], branch["parameter"][-1])
+        events = {event["after_points"]: event for event in branch["events"]}
+        course: list[str] = []
+        for position, kind in enumerate(branch["kind"]):
+            if position in events:
+                event = events[position]
+                course.append(f"[bold]{event['kind']} {event['parameter']:.8g}[/]")
+            if not course or course[-1] != kind:
+                course.append(kind)
+        table.add_row(
+            str(number),
+            "" if origin is None else str(origin["branch"]),
+            str(len(branch["kind"])),
+            f"{ends[0]:.6g} to {ends[1]:.6g}",
+            ", ".join(course),
+            escape(branch["end"]),
         )
     return table
 

@@ -18,8 +18,12 @@ PICTURES = {
     "disc": ("hidden_state", "kernel", "convergence", "turned"),
     "bang_bang": ("hidden_state", "kernel", "convergence", "bang_bang"),
     "digits": ("hidden_state", "kernel", "convergence", "confusion"),
+    "bifurcation": ("bifurcation", "circles"),
     "circles": ("hidden_state", "kernel", "convergence", "decision_region", "trajectories"),
 }
+
+FILES = {"bifurcation": ("branches.npz", "result.json")}
+"""Other files than those of a solve."""
 
 
 def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
@@ -53,7 +57,8 @@ def test_as_script(name: str, ranks: int, tmp_path: Path) -> None:
     assert said.count("pictures:") == 1  # rank 0 alone speaks
     for picture in PICTURES[name]:
         assert (out / f"{picture}.png").stat().st_size > 10_000
-    assert (out / "state.pvd").is_file() and (out / "solution.npz").is_file()
+    for file in FILES.get(name, ("state.pvd", "solution.npz")):
+        assert (out / file).is_file()
 
 
 def test_as_notebook(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from fem_dnn.pictures.bifurcation import bifurcation_diagram
 from fem_dnn.pictures.bounds import bounds_along_depth
 from fem_dnn.pictures.critical import critical_points
 from fem_dnn.pictures.fields import adjoint_state, bias_field, compared_functions, hidden_state
@@ -27,6 +28,7 @@ from fem_dnn.pictures.values import value_function, value_gradient
 __all__ = [
     "adjoint_state",
     "bias_field",
+    "bifurcation_diagram",
     "bounds_along_depth",
     "compared_functions",
     "compared_methods",
