@@ -7,7 +7,6 @@ prints, and a failure on any rank ends all ranks.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,22 +16,27 @@ import typer
 from fem_dnn._version import __version__
 from fem_dnn.endings import end_well, say
 from fem_dnn.errors import BadInput
+from fem_dnn.invocation import (
+    CaseFile,
+    JsonFile,
+    OutDir,
+    Overrides,
+    Quiet,
+    petsc_arguments,
+    run_on_case,
+)
 from fem_dnn.reporting import (
     branches_table,
     checks_table,
     comparison_table,
     nodes_table,
     points_table,
-    require_writable,
-    reserve_stdout,
-    summary,
     value_lines,
     write_result,
 )
 
 if TYPE_CHECKING:
     # dolfinx, PETSc and matplotlib take seconds to import: commands do it when they need them.
-    from rich.console import RenderableType
 
     from fem_dnn.case import Case
     from fem_dnn.request import Request
@@ -45,25 +49,8 @@ app = typer.Typer(
     epilog="PETSc options follow after --, e.g. fem-dnn solve case.toml -- -snes_monitor",
 )
 
-CaseFile = Annotated[Path, typer.Argument(metavar="CASE.toml", help="The case file.")]
-JsonFile = Annotated[
-    str | None,
-    typer.Option("--json", metavar="FILE", help="Write the result as JSON; - is standard output."),
-]
-OutDir = Annotated[
-    Path | None,
-    typer.Option("--out", metavar="DIR", help="Folder for arrays, pictures, ParaView files."),
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a value of the case."),
-]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")]
-
 PETSC_COMMANDS = ("solve", "check", "critical", "path", "value")
 """Commands that PETSc solvers work for."""
-
-_petsc_arguments: list[str] = []
 
 
 @app.callback(invoke_without_command=True)
@@ -72,8 +59,8 @@ def root(
     version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
 ) -> None:
     """Finite-element variational solver for deep neural networks of infinite width and depth."""
-    if _petsc_arguments and context.invoked_subcommand not in PETSC_COMMANDS:
-        wrong = f"{' '.join(_petsc_arguments)}: PETSc options have no effect here"
+    if petsc_arguments and context.invoked_subcommand not in PETSC_COMMANDS:
+        wrong = f"{' '.join(petsc_arguments)}: PETSc options have no effect here"
         raise BadInput(None, "--", wrong, f"after fem-dnn {', '.join(PETSC_COMMANDS)}")
     if version:
         say(f"fem-dnn {__version__}")
@@ -92,7 +79,7 @@ def forward(
     """Solve the forward problem for given controls."""
     from fem_dnn import commands
 
-    _run(commands.forward, case, json, out, set_, quiet)
+    run_on_case(commands.forward, case, json, out, set_, quiet)
 
 
 @app.command()
@@ -140,7 +127,7 @@ def solve(
 
         return adaptivity.solve_adaptively(read, adapt, request).run.result
 
-    _run(work, case, json, out, set_, quiet)
+    run_on_case(work, case, json, out, set_, quiet)
 
 
 @app.command()
@@ -154,7 +141,7 @@ def check(
     """Solve, then test the theory on the result; exits 0 whatever the checks find."""
     from fem_dnn import checking
 
-    _run(
+    run_on_case(
         checking.check,
         case,
         json,
@@ -177,7 +164,7 @@ def critical(
     """Find distinct critical points, minimisers and saddles, and classify them."""
     from fem_dnn import searching
 
-    _run(
+    run_on_case(
         searching.critical,
         case,
         json,
@@ -200,7 +187,7 @@ def path(
     """Follow critical points along a number of the case: branches, folds, branch points."""
     from fem_dnn import path_following
 
-    _run(
+    run_on_case(
         lambda read, request: path_following.path(read, request).result,
         case,
         json,
@@ -222,7 +209,7 @@ def value(
     """Value function and feedback by Hamilton-Jacobi-Bellman: samples x nodes <= 3."""
     from fem_dnn import valuing
 
-    _run(valuing.value, case, json, out, set_, quiet, lines=value_lines)
+    run_on_case(valuing.value, case, json, out, set_, quiet, lines=value_lines)
 
 
 @app.command()
@@ -243,7 +230,7 @@ def compare(
 
     names = list(METHODS) if methods is None else [name.strip() for name in methods.split(",")]
     comparison.require_methods(names)
-    _run(
+    run_on_case(
         lambda read, request: comparison.compare(read, request, methods=names),
         case,
         json,
@@ -268,7 +255,7 @@ def predict(
     """Run a trained network on the inputs of a case."""
     from fem_dnn import prediction
 
-    _run(
+    run_on_case(
         lambda read, request: prediction.predict(result_dir, read, request),
         case,
         json,
@@ -292,7 +279,7 @@ def transfer(
     """Project a trained network onto a case's mesh and scheme, and run it on its data."""
     from fem_dnn import network_transfer
 
-    _run(
+    run_on_case(
         lambda read, request: network_transfer.transfer(result_dir, read, request),
         case,
         json,
@@ -313,7 +300,7 @@ def nodes(
     """Write the width nodes' coordinates and weights, for making input arrays."""
     from fem_dnn import commands
 
-    _run(commands.nodes, case, json, out, set_, quiet, lines=nodes_table)
+    run_on_case(commands.nodes, case, json, out, set_, quiet, lines=nodes_table)
 
 
 @app.command()
@@ -321,47 +308,20 @@ def validate(case: CaseFile, set_: Overrides = None, quiet: Quiet = False) -> No
     """Check a case file, its data included, without solving, and say which commands accept it."""
     from mpi4py import MPI
 
+    from fem_dnn.acceptance import accepting_commands
     from fem_dnn.assembly import assemble
-    from fem_dnn.case import (
-        read_case_collectively,
-        require_given_controls,
-        require_learning_problem,
-        require_unbounded,
-    )
-    from fem_dnn.path_following import require_path
-    from fem_dnn.valuing import require_small_problem
+    from fem_dnn.case import read_case_collectively
 
-    def require_searchable(case: Case) -> None:
-        require_learning_problem(case)
-        require_unbounded(case)
-
-    read = read_case_collectively(MPI.COMM_WORLD, case, set_ or ())
-    model = assemble(read, MPI.COMM_WORLD)
-    learning = ("solve", "compare", "transfer")
-    needs: dict[tuple[str, ...], Callable[[Case], None]] = {
-        ("forward",): require_given_controls,
-        learning: require_learning_problem,
-        ("critical",): require_searchable,
-    }
-    if "path" in read.model_fields_set:
-        needs["path",] = require_path
-    if "value" in read.model_fields_set:
-        needs["value",] = lambda case: require_small_problem(model)
-    accepted, refused = ["check", "predict"], []
-    for commands, require in needs.items():
-        try:
-            require(read)
-            accepted += commands
-        except BadInput as problem:
-            refused.append(f"not for {', '.join(commands)}: {problem.key} {problem.wrong}")
+    model = assemble(read_case_collectively(MPI.COMM_WORLD, case, set_ or ()), MPI.COMM_WORLD)
+    accepting, refusing = accepting_commands(model)
     if MPI.COMM_WORLD.rank == 0 and not quiet:
         space, levels = model.network.space, model.network.levels
         samples = len(model.ingredients.train.inputs)
         print(
-            f"{case}: good for {', '.join(sorted(accepted))} "
+            f"{case}: good for {', '.join(accepting)} "
             f"({samples} samples, {space.n_nodes} width nodes, {levels.layers} layers)"
         )
-        for line in refused:
+        for line in refusing:
             print(line)
 
 
@@ -428,57 +388,11 @@ def doctor(json: JsonFile = None) -> None:
         write_result(json, report.as_dict())
 
 
-Work = Callable[["Case", "Request"], dict[str, Any]]
-
-
-def _run(
-    work: Work,
-    case_file: Path,
-    json: str | None,
-    out: Path | None,
-    overrides: list[str] | None,
-    quiet: bool,
-    lines: Callable[[dict[str, Any]], str] | None = None,
-    table: Callable[[dict[str, Any]], RenderableType] | None = None,
-    good: Callable[[dict[str, Any]], bool] = lambda result: result.get("converged", True),
-) -> None:
-    """Read the case, do the work, write and print the result; exit 1 if it is not good."""
-    from mpi4py import MPI
-    from rich.console import Console
-
-    from fem_dnn.case import read_case_collectively
-    from fem_dnn.collective import on_root
-    from fem_dnn.request import Request, petsc_options
-
-    comm = MPI.COMM_WORLD
-    options = petsc_options(_petsc_arguments)
-    case = read_case_collectively(comm, case_file, overrides or ())
-    if json not in (None, "-"):
-        on_root(comm, lambda: require_writable(Path(str(json))))
-    if json == "-":
-        reserve_stdout()
-    console = None
-    if comm.rank == 0 and not quiet:
-        console = Console(stderr=json == "-", soft_wrap=True)
-    result = work(case, Request(out, options, console, comm))
-    if json is not None:
-        on_root(comm, lambda: write_result(json, result))
-    if console is not None and (json != "-" or lines is None):
-        # With --json - the console is standard error.
-        console.print((lines or summary)(result), highlight=False, markup=False)
-        if table is not None:
-            console.print(table(result), soft_wrap=False)
-        if out is not None:
-            console.print(f"written to {out}", highlight=False, markup=False)
-    if not good(result):
-        raise typer.Exit(1)
-
-
 def main() -> None:
     """Entry point of `fem-dnn`."""
-    global _petsc_arguments
     arguments = sys.argv[1:]
     cut = arguments.index("--") if "--" in arguments else len(arguments)
-    arguments, _petsc_arguments = arguments[:cut], arguments[cut + 1 :]
+    petsc_arguments[:] = arguments[cut + 1 :]
+    arguments = arguments[:cut]
     command = typer.main.get_command(app)
     end_well(lambda: command.main(arguments, prog_name="fem-dnn", standalone_mode=False))

@@ -171,7 +171,6 @@ COMMANDS = {
     "no case": (["solve"], "CASE.toml"),
     "unknown option": (["solve", "case.toml", "--jsn", "r.json"], "--jsn"),
     "unknown command": (["slove", "case.toml"], "slove"),
-    "a later release's command": (["critical", "case.toml"], "critical"),
     "override without value": (["solve", "case.toml", "--set", "loss.weight"], "loss.weight"),
     "override of no key": (["solve", "case.toml", "--set", "loss.wait=1"], "--set: loss.wait"),
     "override of a wrong value": (
