@@ -155,7 +155,7 @@ def _touching(
     z_i = M'(p sigma'(u_i)),  |z_i|^2 / 2 - p.v_i = c,  sum alpha_i v_i = v,  sum alpha_i = 1.
     Atoms near each other become one. None where there is no solution near the guess.
     """
-    z, weights = _grouped(atoms, shares, _NEAR)
+    z, weights = grouped(atoms, shares, _NEAR)
     count, rank, S = len(z), velocities.rank, velocities.samples
     ends = np.cumsum([count * rank, count, S])
 
@@ -177,12 +177,12 @@ def _touching(
     scale = 1 + float(np.max(np.abs(z), initial=0.0))
     if np.max(np.abs(solved.fun)) > 1e-11 * scale or np.min(alpha) <= 0:
         return None
-    z, alpha = _grouped(z, alpha, 1e-9)
+    z, alpha = grouped(z, alpha, 1e-9)
     cost = float(alpha @ velocities.cost(z))
     return Envelope(point, -np.inf, cost, z, velocities.velocity(z), alpha, p)
 
 
-def _grouped(atoms: Array, shares: Array, distance: float) -> tuple[Array, Array]:
+def grouped(atoms: Array, shares: Array, distance: float) -> tuple[Array, Array]:
     """Atoms nearer than a relative distance to each other become their mean."""
     groups: list[list[int]] = []
     reach = distance * (1 + float(np.max(np.abs(atoms), initial=0.0)))

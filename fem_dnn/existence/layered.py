@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
+import scipy.sparse as sparse
 from numpy.typing import NDArray
-from scipy.linalg import LinAlgError, cho_factor, cho_solve, eigh
 
 from fem_dnn.existence.frozen import FrozenNeuron
+from fem_dnn.existence.newton_step import newton_step
 
 Array = NDArray[np.float64]
 
@@ -33,13 +34,13 @@ class LayeredMinimum:
         z: Controls, shape (N, rank).
         objective: J_N.
         gradient_norm: L2 norm of the gradient.
-        lowest_eigenvalue: Of the Hessian, in the L2 inner product.
+        strict: Whether the Hessian is positive definite.
     """
 
     z: Array
     objective: float
     gradient_norm: float
-    lowest_eigenvalue: float
+    strict: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,26 +67,12 @@ class Layered:
         return self.neuron.depth / self.layers
 
     @cached_property
-    def _mass(self) -> Array:
+    def mass(self) -> sparse.csr_array:
         """int e^2 dt = e'Me for e linear on every layer, shape (N + 1, N + 1)."""
-        N, tau = self.layers, self.tau
-        M = np.zeros((N + 1, N + 1))
-        n = np.arange(N)
-        M[n, n] += tau / 3
-        M[n + 1, n + 1] += tau / 3
-        M[n, n + 1] = M[n + 1, n] = tau / 6
-        return M
-
-    @cached_property
-    def quadratic(self) -> Array:
-        """Q'' with respect to the velocities, shape (S, N, N)."""
-        N, tau, neuron = self.layers, self.tau, self.neuron
-        sums = tau * np.tri(N + 1, N, -1)
-        tracked = sums.T @ self._mass @ sums
-        return (
-            neuron.tracking[:, None, None] * tracked
-            + neuron.weights[:, None, None] * np.full((N, N), tau**2)
-        )
+        diagonal = np.full(self.layers + 1, 2 * self.tau / 3)
+        diagonal[[0, -1]] /= 2
+        beside = np.full(self.layers, self.tau / 6)
+        return sparse.csr_array(sparse.diags_array([diagonal, beside, beside], offsets=[0, -1, 1]))
 
     def states(self, v: Array) -> Array:
         """y at the slab ends, (N, S) -> (N + 1, S)."""
@@ -98,7 +85,7 @@ class Layered:
         y = self.states(v)
         e = y - neuron.intercept - self.t[:, None] * neuron.slope
         miss = y[-1] - neuron.targets
-        Me = self._mass @ e
+        Me = self.mass @ e
         value = 0.5 * float(np.sum(e * Me, axis=0) @ neuron.tracking + miss**2 @ neuron.weights)
         dy = neuron.tracking * Me
         dy[-1] += neuron.weights * miss
@@ -107,7 +94,7 @@ class Layered:
     def _jumps(self, z: Array) -> Array:
         """The derivative of the smoothing term, shape (N, rank)."""
         jumps = np.diff(z, axis=0, prepend=z[:1], append=z[-1:])
-        return self.smoothing / self.tau * (jumps[:-1] - jumps[1:])
+        return self.stiffness * (jumps[:-1] - jumps[1:])
 
     def objective(self, z: Array) -> float:
         """J_N."""
@@ -121,47 +108,44 @@ class Layered:
         v, first = vs.activation.evaluate(vs.u(z), 1)
         return self.tau * z + self._jumps(z) + (self.loss(v)[1] * first) @ vs.factor
 
+    @property
+    def stiffness(self) -> float:
+        """kappa / tau: what couples neighbouring layers' controls."""
+        return self.smoothing / self.tau
+
+    def local_blocks(self, z: Array) -> Array:
+        """The Hessian's part within each layer, but for Q'', shape (N, rank, rank)."""
+        vs, N = self.neuron.velocities, self.layers
+        v, _, second = vs.activation.evaluate(vs.u(z), 2)
+        bends = np.einsum("sr,ns,sq->nrq", vs.factor, self.loss(v)[1] * second, vs.factor)
+        neighbours = np.full(N, 2.0)
+        neighbours[0] -= 1.0
+        neighbours[-1] -= 1.0
+        size = self.tau + self.stiffness * neighbours
+        return bends + size[:, None, None] * np.eye(vs.rank)
+
     def hessian(self, z: Array) -> Array:
         """Shape (N rank, N rank)."""
         vs, N, tau = self.neuron.velocities, self.layers, self.tau
-        v, first, second = vs.activation.evaluate(vs.u(z), 2)
-        force = self.loss(v)[1]
+        slopes = vs.activation.evaluate(vs.u(z), 1)[1]
+        sums = tau * np.tri(N + 1, N, -1)
+        tracked = sums.T @ (self.mass @ sums)
         H = np.zeros((N, vs.rank, N, vs.rank))
         for s, row in enumerate(vs.factor):
-            inner = self.quadratic[s] * first[:, s, None] * first[:, s]
-            inner[np.diag_indices(N)] += force[:, s] * second[:, s]
+            inner = self.neuron.tracking[s] * tracked + self.neuron.weights[s] * tau**2
+            inner = inner * slopes[:, s, None] * slopes[:, s]
             H += inner[:, None, :, None] * (row[:, None] * row)[None, :, None, :]
         n, r = np.arange(N), np.arange(vs.rank)
-        neighbours = np.full(N, 2.0)
-        neighbours[[0, -1]] -= 1.0
-        stiff = self.smoothing / tau
-        H[n[:, None], r, n[:, None], r] += tau + stiff * neighbours[:, None]
-        if stiff:
-            H[n[1:, None], r, n[:-1, None], r] -= stiff
-            H[n[:-1, None], r, n[1:, None], r] -= stiff
+        H[n, :, n, :] += self.local_blocks(z)
+        H[n[1:, None], r, n[:-1, None], r] -= self.stiffness
+        H[n[:-1, None], r, n[1:, None], r] -= self.stiffness
         return H.reshape(N * vs.rank, N * vs.rank)
-
-    def newton_step(self, z: Array) -> tuple[Array, float]:
-        """A step of descent, and how much a quadratic model with it falls.
-
-        Newton's, the Hessian shifted until it is positive definite.
-        """
-        g, H = self.gradient(z).ravel(), self.hessian(z)
-        shift = 0.0
-        while True:
-            try:
-                factor = cho_factor(H + shift * np.eye(len(H)), lower=True, check_finite=False)
-                break
-            except LinAlgError:
-                shift = max(4 * shift, 1e-3 * self.tau)
-        step = -cho_solve(factor, g, check_finite=False)
-        return step.reshape(z.shape), -0.5 * float(g @ step)
 
     def minimise(self, z: Array) -> LayeredMinimum:
         """The local minimiser that descent from a guess finds."""
         value = self.objective(z)
         for _ in range(_STEPS):
-            step, fall = self.newton_step(z)
+            step, fall, _ = newton_step(self, z)
             if fall <= _RESOLVED * max(1.0, abs(value)):
                 z = self._polished(z, step)
                 break
@@ -174,16 +158,14 @@ class Layered:
                 break
             z, value = z + length * step, there
         norm = float(np.linalg.norm(self.gradient(z))) / np.sqrt(self.tau)
-        low = eigh(self.hessian(z), eigvals_only=True, subset_by_index=[0, 0])[0] / self.tau
-        return LayeredMinimum(z, self.objective(z), norm, float(low))
-
+        return LayeredMinimum(z, self.objective(z), norm, newton_step(self, z)[2])
 
     def _polished(self, z: Array, step: Array) -> Array:
         """Newton steps below what the objective resolves, as long as the gradient gains."""
         norm = np.linalg.norm(self.gradient(z))
         while (there := np.linalg.norm(self.gradient(z + step))) < 0.5 * norm:
             z, norm = z + step, there
-            step = self.newton_step(z)[0]
+            step = newton_step(self, z)[0]
         return z
 
 

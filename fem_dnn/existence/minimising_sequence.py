@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from fem_dnn.existence.frozen import FrozenNeuron
 from fem_dnn.existence.layered import Layered, LayeredMinimum, derivative_ratio, total_variation
+from fem_dnn.existence.newton_step import newton_step
 from fem_dnn.existence.rates import Fit, power_law
 from fem_dnn.existence.relaxation import Relaxed
 
@@ -115,7 +116,7 @@ def best_layers(
         return best
     for _ in range(trials):
         z = _rearranged(best.z, rng)
-        promised = problem.objective(z) - problem.newton_step(z)[1]
+        promised = problem.objective(z) - newton_step(problem, z)[1]
         if promised < best.objective:
             found = problem.minimise(z)
             if found.objective < best.objective:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import softmax
 
+from fem_dnn.existence.convex_envelope import grouped
 from fem_dnn.existence.frozen import FrozenNeuron
 from fem_dnn.existence.layered import Layered, LayeredMinimum
 from fem_dnn.existence.support import lowest
@@ -30,6 +31,10 @@ Array = NDArray[np.float64]
 _STARTS = 24
 _ROUNDS = 12
 _PRESENT = 1e-7
+"""Share below which a control of a mixture counts as absent."""
+
+_SAME = 1e-5
+"""Relative distance below which controls of a mixture are the same."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +76,7 @@ class Relaxed:
 
 
 def relax(
-    neuron: FrozenNeuron, layers: int = 1, *, tolerance: float = 1e-9, seed: int = 0
+    neuron: FrozenNeuron, layers: int = 1, *, tolerance: float = 1e-11, seed: int = 0
 ) -> Relaxed:
     """The relaxed problem, between bounds.
 
@@ -91,8 +96,7 @@ def relax(
     best: Relaxed | None = None
     lower = -np.inf
     for _ in range(_ROUNDS):
-        z, logits, upper = _descend(problem, z, logits)
-        shares = softmax(logits, axis=1)
+        z, shares, upper = _merged(problem, *_descend(problem, z, logits))
         v = np.einsum("nm,nms->ns", shares, neuron.velocities.velocity(z))
         wanted = tolerance * max(1.0, abs(upper))
         bound, atoms = lower_bound(problem, v, wanted)
@@ -103,7 +107,7 @@ def relax(
             break
         # What the lower bound would rather use takes the place of what is used least.
         least = np.argmin(shares, axis=1)
-        z, logits = z.copy(), np.log(np.maximum(shares, 1e-3))
+        z, logits = z.copy(), np.log(np.maximum(shares, 1e-9))
         z[np.arange(layers), least] = atoms
         logits[np.arange(layers), least] = np.log(0.1)
     assert best is not None
@@ -145,6 +149,22 @@ def lower_bound(problem: Layered, v: Array, tolerance: float = 1e-12) -> tuple[f
             if i == 1:
                 atoms.append(known[key][1])
     return total, np.array(atoms)
+
+
+def _merged(
+    problem: Layered, z: Array, logits: Array, upper: float
+) -> tuple[Array, Array, float]:
+    """Equal controls of a layer as one, absent ones without share, and J of the mixture."""
+    z, shares = z.copy(), softmax(logits, axis=1)
+    for n in range(problem.layers):
+        present = shares[n] > _PRESENT
+        atoms, weights = grouped(z[n][present], shares[n][present], _SAME)
+        shares[n] = 0.0
+        shares[n, : len(atoms)] = weights / weights.sum()
+        z[n, : len(atoms)], z[n, len(atoms) :] = atoms, 0.0
+    v = np.einsum("nm,nms->ns", shares, problem.neuron.velocities.velocity(z))
+    running = problem.tau * float(np.sum(shares * problem.neuron.velocities.cost(z)))
+    return z, shares, running + problem.loss(v)[0]
 
 
 def _descend(problem: Layered, z: Array, logits: Array) -> tuple[Array, Array, float]:
