@@ -133,9 +133,7 @@ def _generate(
             if touching.upper - bound <= wanted:
                 return replace(touching, lower=bound), atoms, 0.0
         # The atoms of the mixture follow the new slope into their valleys: second-order progress.
-        fresh = [found.z[None]]
-        if velocities.activation.smooth:
-            fresh.append(descend(velocities, -slope, atoms[shares > _PRESENT]))
+        fresh = [found.z[None], descend(velocities, -slope, atoms[kept])]
         known = len(atoms)
         atoms = _merged(atoms, np.concatenate(fresh))
         if gap <= wanted or len(atoms) == known:

@@ -74,9 +74,13 @@ def lowest(velocities: VelocitySet, c: Array, tolerance: float = 1e-12) -> Minim
 def descend(velocities: VelocitySet, c: Array, z: Array) -> Array:
     """Local minimisers of phi near some points, (points, rank) -> (points, rank).
 
-    Newton's method with the eigenvalues of phi'' replaced by their moduli: it leaves saddles.
+    Newton's method with the eigenvalues of phi'' replaced by their moduli: it leaves saddles. Of
+    ReLU the minimisers with the points' own signs of u, where phi need not be lower.
     """
     M, activation = velocities.factor, velocities.activation
+    if not activation.smooth:
+        signs = np.sign(velocities.u(z))
+        return np.array([_on_face(velocities, c, own) for own in signs]).reshape(z.shape)
     value = _phi(velocities, c, z)
     for _ in range(_STEPS):
         _, first, second = activation.evaluate(velocities.u(z), 2)
@@ -162,16 +166,17 @@ def _separate(
 
 def _lowest_of_relu(velocities: VelocitySet, c: Array) -> Minimum:
     """The best of the minimisers over all faces {u_s > 0, u_s < 0 or u_s = 0}."""
-    M, given, rank = velocities.factor, velocities.given, velocities.rank
-    candidates = []
-    for signs in itertools.product((1, 0, -1), repeat=velocities.samples):
-        on, kink = np.equal(signs, 1), np.equal(signs, 0)
-        z = -M[on].T @ c[on]
-        if np.any(kink):
-            inverse = np.linalg.pinv(M[kink])
-            z = z - inverse @ (M[kink] @ z + given[kink])
-        candidates.append(z)
-    points = np.array(candidates).reshape(-1, rank)
+    faces = itertools.product((1, 0, -1), repeat=velocities.samples)
+    points = np.array([_on_face(velocities, c, np.array(signs)) for signs in faces])
     values = _phi(velocities, c, points)
     where = int(np.argmin(values))
     return Minimum(points[where], float(values[where]), float(values[where]))
+
+
+def _on_face(velocities: VelocitySet, c: Array, signs: Array) -> Array:
+    """The minimiser of |z|^2 / 2 + the sum of c_s u_s where signs_s > 0, u_s = 0 where it is 0."""
+    M, on, kink = velocities.factor, signs > 0, signs == 0
+    z: Array = -M[on].T @ c[on]
+    if np.any(kink):
+        z = z - np.linalg.pinv(M[kink]) @ (M[kink] @ z + velocities.given[kink])
+    return z
