@@ -73,9 +73,7 @@ def sequence(name: str) -> dict[str, Any]:
 def smoothing(name: str, *settings: str, layers: int = 1024) -> dict[str, Any]:
     """Minimisers with gamma > 0."""
     moving = neuron(name, *settings)
-    study = smoothing_study(
-        moving, relax(moving), RATIOS, layers, turning=(1, 2, 4, 8, 16, 32, 64)
-    )
+    study = smoothing_study(moving, relax(moving), RATIOS, layers, turning=(1, 2, 4, 8, 16, 32, 64))
     print(name, *settings, study.explanation, flush=True)
     return {
         "ratios": list(RATIOS),
@@ -124,10 +122,15 @@ def page(numbers: dict[str, Any]) -> str:
         found = numbers[key]
         text += f"\n## gamma -> 0, tanh, {title}, {found['layers']} layers\n\n"
         text += f"J_gamma - inf J ~ gamma^{found['decay']:.3f} (theory: {expected})\n\n"
-        text += _row("gamma / lambda", "J_gamma - inf J", "\\|d_t a\\|/\\|a\\|") + _row(*["---"] * 3)
+        text += _row("gamma / lambda", "J_gamma - inf J", "\\|d_t a\\|/\\|a\\|") + _row(
+            *["---"] * 3
+        )
         for values in zip(found["ratios"], found["gaps"], found["derivatives"], strict=True):
             text += _row(*values)
-    for name, title in (("circles_1e-2", "gamma = 0"), ("circles_1e-2_smooth", "gamma = 0.3 lambda")):
+    for name, title in (
+        ("circles_1e-2", "gamma = 0"),
+        ("circles_1e-2_smooth", "gamma = 0.3 lambda"),
+    ):
         if name not in numbers:
             continue
         found = numbers[name]

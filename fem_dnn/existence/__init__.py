@@ -1,13 +1,19 @@
 """Existence of minimisers (theory.md section 5), beyond the certificate of `checks.convexity`.
 
-    velocity_set ─ support ─ convex_envelope      r and r** at one depth and neuron, certified
-    savings                                       what oscillation would save along a solution
-    frozen ─ layered ─ relaxation                 inf J between bounds where inputs are at rest
-    minimising_sequence, smoothing                N -> infinity and gamma -> 0, with fitted rates
-    exact_tracking, depth_refinement              the same questions put to the program itself
+velocity_set ─ support ─ convex_envelope      r and r** at one depth and neuron, certified
+savings                                       what oscillation would save along a solution
+frozen ─ layered ─ relaxation                 inf J between bounds where inputs are at rest
+minimising_sequence, smoothing                N -> infinity and gamma -> 0, with fitted rates
+exact_tracking, depth_refinement              the same questions put to the program itself
 """
 
-from fem_dnn.existence.convex_envelope import Envelope, OutsideHull, envelope_at, lower_hull
+from fem_dnn.existence.convex_envelope import (
+    Envelope,
+    OutsideHull,
+    above_hull,
+    envelope_at,
+    lower_hull,
+)
 from fem_dnn.existence.depth_refinement import Refinement, derivative_of_controls, refine
 from fem_dnn.existence.exact_tracking import assemble_exactly, exactly_tracking
 from fem_dnn.existence.frozen import FrozenNeuron, FrozenProblem, NotFrozen
@@ -40,6 +46,7 @@ __all__ = [
     "Savings",
     "SmoothingStudy",
     "VelocitySet",
+    "above_hull",
     "assemble_exactly",
     "best_constant",
     "best_layers",

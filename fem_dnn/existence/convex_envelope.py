@@ -90,7 +90,7 @@ def envelope_at(
     Raises:
         OutsideHull: v is not in the convex hull of the velocities.
     """
-    atoms = np.zeros((1, velocities.rank))
+    atoms: Array = np.zeros((1, velocities.rank))
     if start is not None:
         atoms = np.concatenate([atoms, start])
     steepest = 10.0 * max(1.0, float(np.max(velocities.cost(atoms))))
@@ -113,7 +113,8 @@ def _generate(
     Returns:
         The mixture with its bounds, all atoms, and |v - sum alpha_i v_i|_1.
     """
-    lower, best, gap = -np.inf, np.zeros(velocities.samples), 1.0
+    best: Array = np.zeros(velocities.samples)
+    lower, gap = -np.inf, 1.0
     for _ in range(_ROUNDS):
         shares, slope, value, missing = _mix(velocities, atoms, point, steepest)
         wanted = tolerance * max(1.0, abs(value))
@@ -139,9 +140,7 @@ def _generate(
         if gap <= wanted or len(atoms) == known:
             break
     mixed = atoms[:known][kept]
-    envelope = Envelope(
-        point, lower, value, mixed, velocities.velocity(mixed), shares[kept], best
-    )
+    envelope = Envelope(point, lower, value, mixed, velocities.velocity(mixed), shares[kept], best)
     return envelope, atoms, missing
 
 
@@ -170,7 +169,10 @@ def _touching(
 
     height = float(np.mean(velocities.cost(z) - velocities.velocity(z) @ slope))
     guess = np.concatenate([z.ravel(), weights, slope, [height]])
-    solved = least_squares(residual, guess, method="lm", xtol=1e-15, ftol=1e-15, gtol=1e-15)
+    few = 40 * (len(guess) + 1)
+    solved = least_squares(
+        residual, guess, method="lm", xtol=1e-15, ftol=1e-15, gtol=1e-15, max_nfev=few
+    )
     z, alpha, p, _ = parts(solved.x)
     scale = 1 + float(np.max(np.abs(z), initial=0.0))
     if np.max(np.abs(solved.fun)) > 1e-11 * scale or np.min(alpha) <= 0:
@@ -206,9 +208,7 @@ def _mix(
     rows[:S, :count], rows[S, :count] = v.T, 1.0
     rows[:S, count:] = np.hstack([np.eye(S), -np.eye(S)])
     tight = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}
-    solved = linprog(
-        costs, A_eq=rows, b_eq=np.append(point, 1.0), method="highs-ds", options=tight
-    )
+    solved = linprog(costs, A_eq=rows, b_eq=np.append(point, 1.0), method="highs-ds", options=tight)
     shares = solved.x[:count]
     missing = float(np.sum(solved.x[count:]))
     return shares, np.asarray(solved.eqlin.marginals[:S]), float(solved.fun), missing
@@ -217,7 +217,9 @@ def _mix(
 def _merged(atoms: Array, fresh: Array) -> Array:
     """Atoms with those of the fresh ones that are new, to round-off."""
     for z in fresh:
-        if np.min(np.max(np.abs(atoms - z), axis=1, initial=0.0)) > 1e-13 * (1 + np.max(np.abs(z), initial=0.0)):
+        if np.min(np.max(np.abs(atoms - z), axis=1, initial=0.0)) > 1e-13 * (
+            1 + np.max(np.abs(z), initial=0.0)
+        ):
             atoms = np.vstack([atoms, z])
     return atoms
 
@@ -241,3 +243,14 @@ def lower_hull(points: Array, values: Array, at: Array) -> Array:
     envelope: Array = np.max(at @ slopes.T + heights, axis=1)
     inside = Delaunay(points).find_simplex(at) >= 0
     return np.where(inside, envelope, np.inf)
+
+
+def above_hull(points: Array, values: Array) -> NDArray[np.bool_]:
+    """Which sampled values lie above their convex envelope: where mixing pays, seen on a grid.
+
+    Args:
+        points, values: As in `lower_hull`.
+    """
+    above = np.ones(len(points), bool)
+    above[ConvexHull(np.column_stack([points, values])).vertices] = False
+    return above

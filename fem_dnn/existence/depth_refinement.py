@@ -21,6 +21,11 @@ from fem_dnn.problem import Linearisation
 from fem_dnn.regularization import Regularization
 from fem_dnn.request import Request
 
+_MATTERS = 0.02
+"""Relative growth per refinement that is put down to the mesh."""
+
+_SHRINKS = 0.6
+
 
 @dataclass(frozen=True)
 class Refined:
@@ -58,13 +63,27 @@ class Refinement:
     def explanation(self) -> str:
         """What the numbers say."""
         ratios = ", ".join(f"{term.derivative:.3g} ({term.layers})" for term in self.terms)
-        rate = self.growth.exponent
-        text = f"|d_t a|/|a| = {ratios} (layers), ~ layers^{rate:.2f}"
+        text = f"|d_t a|/|a| = {ratios} (layers), ~ layers^{self.growth.exponent:.2f}"
         if not all(term.converged for term in self.terms):
             return f"{text}; not all solves have converged: see their reasons"
-        if rate > 0.1:
+        if self.grows is None:
+            return text
+        if self.grows:
             return f"{text}: the controls oscillate more with every refinement"
         return f"{text}: the controls settle"
+
+    @property
+    def grows(self) -> bool | None:
+        """Whether the derivative grows; None where there are too few meshes to tell.
+
+        Of controls that converge as the layers double, each increment is half the one before it or
+        less, or too small to matter.
+        """
+        if len(self.terms) < 3:
+            return None
+        ratios = [term.derivative for term in self.terms]
+        before, last = np.diff(ratios[-3:])
+        return bool(last > _MATTERS * ratios[-1] and last > _SHRINKS * abs(before))
 
 
 def derivative_of_controls(at: Linearisation) -> float:
@@ -83,7 +102,11 @@ def derivative_of_controls(at: Linearisation) -> float:
 
 
 def refine(
-    case: Case, times: Sequence[int] = (1, 2, 4), *, width: bool = False, request: Request | None = None
+    case: Case,
+    times: Sequence[int] = (1, 2, 4),
+    *,
+    width: bool = False,
+    request: Request | None = None,
 ) -> Refinement:
     """Solve a case on meshes with so many times the layers (collective).
 
@@ -123,9 +146,7 @@ def refine(
 
 def _failed(model: Model) -> Refined:
     nan = float("nan")
-    return Refined(
-        model.network.levels.layers, model.network.space.n_nodes, nan, nan, False, None
-    )
+    return Refined(model.network.levels.layers, model.network.space.n_nodes, nan, nan, False, None)
 
 
 def _refined(case: Case, factor: int, width: bool) -> Case:

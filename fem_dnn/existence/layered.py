@@ -130,8 +130,9 @@ class Layered:
         slopes = vs.activation.evaluate(vs.u(z), 1)[1]
         sums = tau * np.tri(N + 1, N, -1)
         tracked = sums.T @ (self.mass @ sums)
-        H = np.zeros((N, vs.rank, N, vs.rank))
-        for s, row in enumerate(vs.factor):
+        H: Array = np.zeros((N, vs.rank, N, vs.rank))
+        for s in range(vs.samples):
+            row: Array = vs.factor[s]
             inner = self.neuron.tracking[s] * tracked + self.neuron.weights[s] * tau**2
             inner = inner * slopes[:, s, None] * slopes[:, s]
             H += inner[:, None, :, None] * (row[:, None] * row)[None, :, None, :]

@@ -66,8 +66,8 @@ class MinimisingSequence:
         text = f"J - inf J falls as N^{self.decay.exponent:.2f}: {gaps} (layers)"
         if self.growth.exponent > 0.5:
             return (
-                f"{text}; |d_t a|/|a| grows as N^{self.growth.exponent:.2f}: the controls oscillate "
-                "ever faster and have no strong limit"
+                f"{text}; |d_t a|/|a| grows as N^{self.growth.exponent:.2f}: the controls "
+                "oscillate ever faster and have no strong limit"
             )
         return f"{text}; |d_t a|/|a| grows as N^{self.growth.exponent:.2f}"
 

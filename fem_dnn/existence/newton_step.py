@@ -52,7 +52,7 @@ def newton_step(problem: Problem, z: Array) -> tuple[Array, float, bool]:
     g = problem.gradient(z).ravel()
     slopes = velocities.activation.evaluate(velocities.u(z), 1)[1]
     invertible = velocities.rank == velocities.samples and float(np.min(slopes)) > _STEEP
-    solve = _by_states(problem, z, slopes) if invertible else _by_controls(problem, z)
+    solve = _ByStates(problem, z, slopes) if invertible else _ByControls(problem, z)
     shift = 0.0
     while True:
         try:
@@ -63,7 +63,7 @@ def newton_step(problem: Problem, z: Array) -> tuple[Array, float, bool]:
     return step.reshape(z.shape), -0.5 * float(g @ step), shift == 0.0
 
 
-class _by_controls:
+class _ByControls:
     """Solves (H + shift) dz = g with the full Hessian."""
 
     def __init__(self, problem: Problem, z: Array) -> None:
@@ -75,7 +75,7 @@ class _by_controls:
         return solved
 
 
-class _by_states:
+class _ByStates:
     """Solves it with T'HT, in blocks: D_k holds what couples y_{n+k} to y_n."""
 
     def __init__(self, problem: Problem, z: Array, slopes: Array) -> None:

@@ -14,7 +14,7 @@ Bernstein coefficients: certified, whatever v was found.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,7 @@ class Relaxed:
         velocities: Mean velocities on the layers, shape (layers, S).
         atoms: Controls z that are mixed on each layer, shape (layers, S + 1, rank).
         shares: Their shares, shape (layers, S + 1).
+        tracks: Whether there is a tracking term.
     """
 
     lower: float
@@ -54,6 +55,7 @@ class Relaxed:
     velocities: Array
     atoms: Array
     shares: Array
+    tracks: bool
 
     @property
     def mixed(self) -> int:
@@ -63,15 +65,16 @@ class Relaxed:
     @property
     def explanation(self) -> str:
         """What the numbers say."""
-        if self.mixed == 1:
+        count = self.mixed
+        if count == 1:
             how = "one control per depth attains it"
-        elif len(self.shares) == 1:
-            how = (
-                f"it mixes {self.mixed} controls: {self.mixed - 1} depth switches attain it where "
-                "nothing is tracked, with tracking ever faster oscillations approach it"
-            )
+        elif self.tracks:
+            how = f"it mixes {count} controls at a depth: ever faster oscillations approach it"
         else:
-            how = f"it mixes up to {self.mixed} controls: ever faster oscillations approach it"
+            switches = (
+                "one switch in depth attains" if count == 2 else f"{count - 1} switches attain"
+            )
+            how = f"it mixes {count} controls: {switches} it"
         return f"{self.lower:.12g} <= inf J <= {self.upper:.12g}; {how}"
 
 
@@ -102,7 +105,7 @@ def relax(
         bound, atoms = lower_bound(problem, v, wanted)
         lower = max(lower, bound)
         if best is None or upper < best.upper:
-            best = Relaxed(lower, upper, v, z, shares)
+            best = Relaxed(lower, upper, v, z, shares, neuron.tracks)
         if best.upper - lower <= wanted:
             break
         # What the lower bound would rather use takes the place of what is used least.
@@ -111,7 +114,7 @@ def relax(
         z[np.arange(layers), least] = atoms
         logits[np.arange(layers), least] = np.log(0.1)
     assert best is not None
-    return Relaxed(lower, best.upper, best.velocities, best.atoms, best.shares)
+    return replace(best, lower=lower)
 
 
 def best_constant(neuron: FrozenNeuron, *, seed: int = 0) -> LayeredMinimum:
@@ -119,7 +122,9 @@ def best_constant(neuron: FrozenNeuron, *, seed: int = 0) -> LayeredMinimum:
     problem, rng = Layered(neuron, 1), np.random.default_rng(seed)
     size = np.sqrt(neuron.velocities.rank)
     starts = [rng.standard_normal((1, neuron.velocities.rank)) for _ in range(_STARTS)]
-    found = [problem.minimise(start * (1 + 3 * k / _STARTS) * size) for k, start in enumerate(starts)]
+    found = [
+        problem.minimise(start * (1 + 3 * k / _STARTS) * size) for k, start in enumerate(starts)
+    ]
     return min(found, key=lambda minimum: minimum.objective)
 
 
@@ -151,9 +156,7 @@ def lower_bound(problem: Layered, v: Array, tolerance: float = 1e-12) -> tuple[f
     return total, np.array(atoms)
 
 
-def _merged(
-    problem: Layered, z: Array, logits: Array, upper: float
-) -> tuple[Array, Array, float]:
+def _merged(problem: Layered, z: Array, logits: Array, upper: float) -> tuple[Array, Array, float]:
     """Equal controls of a layer as one, absent ones without share, and J of the mixture."""
     z, shares = z.copy(), softmax(logits, axis=1)
     for n in range(problem.layers):

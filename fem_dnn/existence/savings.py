@@ -51,7 +51,7 @@ class Savings:
 
     @property
     def relaxed_objective(self) -> float:
-        """An upper bound of inf J, approached by controls that oscillate about the computed ones."""
+        """An upper bound of inf J, approached by controls that oscillate about these."""
         return self.objective - self.total
 
     @property
@@ -63,10 +63,10 @@ class Savings:
                 f"neuron (at most {self.at_most:.2g} of J = {self.objective:.6g})"
             )
         return (
-            f"inf J <= {self.relaxed_objective:.9g} < J = {self.objective:.9g}: controls that switch "
-            f"ever faster in depth, with the same states in the limit, save {self.total:.6g} (at "
-            f"most {self.at_most:.6g}), in {self.share:.0%} of depth and width; the computed "
-            "controls are no minimiser"
+            f"inf J <= {self.relaxed_objective:.9g} < J = {self.objective:.9g}: controls that "
+            "switch ever faster in depth, with the same states in the limit, save "
+            f"{self.total:.6g} (at most {self.at_most:.6g}), in {self.share:.0%} of depth and "
+            "width; the computed controls are no minimiser"
         )
 
 
@@ -87,7 +87,11 @@ def savings(subject: Subject, tolerance: float = 1e-8) -> Savings:
     if why is not None:
         raise ValueError(why)
     assert subject.at is not None
-    space, states, activation = subject.network.space, subject.level_states(), subject.network.activation
+    space, states, activation = (
+        subject.network.space,
+        subject.level_states(),
+        subject.network.activation,
+    )
     shape = (subject.levels.count, space.n_local)
     saved, above, cost = np.zeros(shape), np.zeros(shape), np.zeros(shape)
     for level in range(subject.levels.count):

@@ -121,7 +121,8 @@ def _branch_and_bound(velocities: VelocitySet, c: Array, tolerance: float) -> Mi
     M, activation, rank = velocities.factor, velocities.activation, velocities.rank
     best = descend(velocities, c, np.zeros((1, rank)))[0]
     value = float(_phi(velocities, c, best))
-    half = activation.lipschitz * float(np.linalg.norm(M, 2) if rank else 0) * np.linalg.norm(c)
+    size = float(np.linalg.norm(M, 2)) if rank else 0.0
+    half = activation.lipschitz * size * float(np.linalg.norm(c))
     if half == 0:
         return Minimum(best, value, value)
     concave = max(0.0, _largest_curvature(velocities, c) - 1)
@@ -149,9 +150,7 @@ def _branch_and_bound(velocities: VelocitySet, c: Array, tolerance: float) -> Mi
         half /= 2
 
 
-def _separate(
-    velocities: VelocitySet, c: Array, centres: Array, u: Array, half: float
-) -> Array:
+def _separate(velocities: VelocitySet, c: Array, centres: Array, u: Array, half: float) -> Array:
     """The sum of the least values of |z|^2 / 2 and of every c_s sigma(u_s) on the cubes."""
     nearest = np.maximum(np.abs(centres) - half, 0.0)
     reach = half * np.sum(np.abs(velocities.factor), axis=1)

@@ -11,6 +11,7 @@ from fem_dnn.checks import Subject
 from fem_dnn.existence import (
     OutsideHull,
     VelocitySet,
+    above_hull,
     envelope_at,
     lower_hull,
     lowest,
@@ -133,12 +134,15 @@ def test_the_hull_of_samples_agrees():
     velocities, point = cases_6(), np.tanh([[0.5, 1.5]])
     exact = envelope_at(velocities, point[0]).upper
     errors = []
-    for count in (60, 120):
+    for count in (40, 80):
         side = np.arctanh(np.linspace(-0.995, 0.995, count))
         u = np.stack(np.meshgrid(side, side), axis=-1).reshape(-1, 2)
         cost = velocities.cost(velocities.controls(u))
         errors.append(float(lower_hull(np.tanh(u), cost, point)[0]) - exact)
     assert 0 < errors[1] < errors[0] / 2 < 2e-3
+    wanted = np.argmin(np.sum((np.tanh(u) - point) ** 2, axis=1))
+    above = above_hull(np.tanh(u), cost)
+    assert above[wanted] and not above[np.argmin(cost)]
     outside = lower_hull(np.tanh(u), cost, np.array([[1.5, 0.0]]))
     assert np.isinf(outside[0])
 
