@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import softmax
 
-from fem_dnn.existence.convex_envelope import grouped
 from fem_dnn.existence.frozen import FrozenNeuron
 from fem_dnn.existence.layered import Layered, LayeredMinimum
+from fem_dnn.existence.mixture import grouped
 from fem_dnn.existence.support import lowest
 
 Array = NDArray[np.float64]

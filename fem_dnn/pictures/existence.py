@@ -9,10 +9,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from fem_dnn.existence.convex_envelope import Envelope, above_hull
 from fem_dnn.existence.frozen import FrozenNeuron
+from fem_dnn.existence.hull import above_hull
 from fem_dnn.existence.layered import Layered
 from fem_dnn.existence.minimising_sequence import Term
+from fem_dnn.existence.mixture import Envelope
 from fem_dnn.existence.rates import Fit
 from fem_dnn.existence.velocity_set import VelocitySet
 from fem_dnn.pictures.style import CLASS_COLOURS, FAINT, INK, dress, dress_curves, new_figure
