@@ -69,12 +69,12 @@ class Relaxed:
         if count == 1:
             how = "one control per depth attains it"
         elif self.tracks:
-            how = f"it mixes {count} controls at a depth: ever faster oscillations approach it"
+            how = f"it takes mixtures of {count} controls, which ever faster oscillations approach"
         else:
             switches = (
                 "one switch in depth attains" if count == 2 else f"{count - 1} switches attain"
             )
-            how = f"it mixes {count} controls: {switches} it"
+            how = f"it takes a mixture of {count} controls: {switches} it"
         return f"{self.lower:.12g} <= inf J <= {self.upper:.12g}; {how}"
 
 

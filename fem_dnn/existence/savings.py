@@ -82,6 +82,8 @@ def savings(subject: Subject, tolerance: float = 1e-8) -> Savings:
     """
     why = why_not_pointwise(subject)
     samples = subject.inputs.shape[1]
+    if why is None and subject.at is not None and subject.at.problem.regularization.smooth:
+        why = "derivatives of the controls are penalised: oscillation is not free"
     if why is None and samples > MOST_SAMPLES:
         why = f"{samples} samples: the velocity set is treated up to {MOST_SAMPLES}"
     if why is not None:

@@ -91,7 +91,12 @@ def smoothing_study(
             the layers, otherwise the number says more about these.
         layers: N, a multiple of the numbers in `turning`.
         turning: The turns on so many layers are starts, besides the last ratio's minimiser.
+
+    Raises:
+        ValueError: `layers` is no multiple of a number in `turning`.
     """
+    if any(layers % n for n in turning):
+        raise ValueError(f"{layers} layers are no multiple of {', '.join(map(str, turning))}")
     coarse = [turns(Layered(neuron, n), relaxed) for n in turning]
     starts = [np.repeat(z, layers // len(z), axis=0) for z in coarse]
     starts.append(np.einsum("nm,nmr->nr", relaxed.shares, relaxed.atoms)[:1].repeat(layers, axis=0))

@@ -1,5 +1,7 @@
 """Certified minima, convex envelopes and what they say of a solution (theory.md sections 5, 7)."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from helpers import l2_problem, make_network, random_control, random_problem, uniform, width_space
@@ -232,6 +234,14 @@ def values(kernel):
 def test_savings_refuses_what_it_cannot_treat():
     with pytest.raises(ValueError, match="treated up to 3"):
         savings(solved_many())
+
+
+def test_savings_refuses_penalised_derivatives():
+    problem = random_problem(COMM, scheme="resnet", samples=2)
+    rougher = replace(problem.regularization, kernel_depth=0.1)
+    at = replace(problem, regularization=rougher).linearise(random_control(problem))
+    with pytest.raises(ValueError, match="derivatives of the controls"):
+        savings(Subject.of_linearisation(at))
 
 
 def solved_many():
