@@ -20,6 +20,7 @@ from fem_dnn.existence.minimising_sequence import (
     minimising_sequence,
 )
 from fem_dnn.existence.mixture import Envelope
+from fem_dnn.existence.oscillation_check import existence_oscillation
 from fem_dnn.existence.rates import Fit, power_law
 from fem_dnn.existence.relaxation import Relaxed, best_constant, lower_bound, relax
 from fem_dnn.existence.savings import Savings, savings
@@ -50,6 +51,7 @@ __all__ = [
     "derivative_of_controls",
     "envelope_at",
     "exactly_tracking",
+    "existence_oscillation",
     "lower_bound",
     "lower_hull",
     "lowest",

@@ -70,6 +70,22 @@ class Savings:
         )
 
 
+def why_no_savings(subject: Subject) -> str | None:
+    """Why savings are not defined, or not computed, for a subject."""
+    why = why_not_pointwise(subject)
+    if why is not None:
+        return why
+    assert subject.at is not None
+    if subject.at.problem.regularization.smooth:
+        return "derivatives of the controls are penalised: oscillation is not free"
+    samples, activation = subject.inputs.shape[1], subject.network.activation
+    if samples > MOST_SAMPLES:
+        return f"{samples} samples: the velocity set is treated up to {MOST_SAMPLES}"
+    if not np.isfinite(activation.curvature) and activation.name != "relu":
+        return f"no bound of the second derivative of {activation.name} is known"
+    return None
+
+
 def savings(subject: Subject, tolerance: float = 1e-8) -> Savings:
     """What oscillation would save along a computed solution (collective).
 
@@ -80,12 +96,7 @@ def savings(subject: Subject, tolerance: float = 1e-8) -> Savings:
     Raises:
         ValueError: The controls' cost is not pointwise, or there are more samples; says which.
     """
-    why = why_not_pointwise(subject)
-    samples = subject.inputs.shape[1]
-    if why is None and subject.at is not None and subject.at.problem.regularization.smooth:
-        why = "derivatives of the controls are penalised: oscillation is not free"
-    if why is None and samples > MOST_SAMPLES:
-        why = f"{samples} samples: the velocity set is treated up to {MOST_SAMPLES}"
+    why = why_no_savings(subject)
     if why is not None:
         raise ValueError(why)
     assert subject.at is not None

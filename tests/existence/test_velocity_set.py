@@ -15,6 +15,7 @@ from fem_dnn.existence import (
     VelocitySet,
     above_hull,
     envelope_at,
+    existence_oscillation,
     lower_hull,
     lowest,
     savings,
@@ -188,7 +189,10 @@ def solved(comm=COMM, **options):
 
 def test_a_convex_problem_saves_nothing():
     """Strong regularisation makes the pointwise problem strictly convex (section 7)."""
-    found = savings(solved(regularization=(3.0, 3.0, 3.0)))
+    subject = solved(regularization=(3.0, 3.0, 3.0))
+    found = savings(subject)
+    check = existence_oscillation(subject)
+    assert check.holds and check.value == 0
     assert found.total == 0
     assert found.at_most < 1e-6
     assert "saves anything" in found.explanation
@@ -222,6 +226,9 @@ def test_relu_saves_what_the_closed_form_says():
     assert found.cost == pytest.approx(np.full((1, 2), r), rel=1e-12)
     assert found.total == pytest.approx(r - relu_envelope(0.7, 0.5, np.ones(2)), rel=1e-7)
     assert found.share == 1.0
+    check = existence_oscillation(Subject.of_linearisation(problem.linearise(control)))
+    assert check.holds is False
+    assert check.value == pytest.approx(found.total / found.objective, rel=1e-12)
     assert "no minimiser" in found.explanation
 
 
@@ -234,6 +241,12 @@ def values(kernel):
 def test_savings_refuses_what_it_cannot_treat():
     with pytest.raises(ValueError, match="treated up to 3"):
         savings(solved_many())
+
+
+def test_the_check_says_where_it_does_not_apply():
+    check = existence_oscillation(solved_many())
+    assert check.holds is None
+    assert "4 samples" in check.explanation
 
 
 def test_savings_refuses_penalised_derivatives():
