@@ -11,6 +11,7 @@ from fem_dnn.case import Case
 from fem_dnn.check_report import pictures_in, report_page
 from fem_dnn.checks import Check, Subject, all_checks
 from fem_dnn.collective import on_root
+from fem_dnn.existence.oscillation_check import existence_oscillation
 from fem_dnn.files import write_whole
 from fem_dnn.request import CaseLike, Request, read_any
 from fem_dnn.results import write_json
@@ -47,7 +48,7 @@ def check(case: CaseLike, request: Request | None = None) -> dict[str, Any]:
         tolerances = Tolerances(case.solver.rtol, case.solver.atol, case.solver.max_iterations)
         problem = None if subject.at is None else subject.at.problem
         with nullcontext() if problem is None else suitable_threads(problem):
-            checks = all_checks(subject, tolerances)
+            checks = [*all_checks(subject, tolerances), existence_oscillation(subject)]
     result = {**result, "checks": [each.as_dict() for each in checks]}
     _write(case.file or "a case given in Python", result, subject, request)
     return result

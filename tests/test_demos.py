@@ -17,6 +17,7 @@ PICTURES = {
     "continuum": ("hidden_state", "kernel", "convergence", "continuum"),
     "disc": ("hidden_state", "kernel", "convergence", "turned"),
     "bang_bang": ("hidden_state", "kernel", "convergence", "bang_bang"),
+    "existence": ("hidden_state", "convergence", "velocity_set", "oscillation", "turns", "gaps"),
     "digits": ("hidden_state", "kernel", "convergence", "confusion"),
     "bifurcation": ("bifurcation", "circles"),
     "circles": ("hidden_state", "kernel", "convergence", "decision_region", "trajectories"),

@@ -21,6 +21,7 @@ NAMED = {
     "hamiltonian_constant",
     "pontryagin_minimum",
     "existence_convexity",
+    "existence_oscillation",
 }
 
 
