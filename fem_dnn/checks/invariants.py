@@ -27,25 +27,9 @@ Array = NDArray[np.float64]
 
 SOURCE = "theory.md section 1 (invariants)"
 
-RANGES: dict[str, tuple[float, float]] = {
-    "tanh": (-1.0, 1.0),
-    "sigmoid": (0.0, 1.0),
-    "relu": (0.0, math.inf),
-    "softplus": (0.0, math.inf),
-    "gelu": (-0.16997120747990369, math.inf),
-}
-"""Infimum and supremum of each activation that has one; gelu's minimum is at u = -0.7518."""
-
-
-def _range(subject: Subject) -> tuple[float, float]:
-    activation = subject.network.activation
-    own = (-activation.supremum, activation.supremum)
-    return RANGES.get(activation.name, own)
-
-
 def _excess(subject: Subject) -> float:
     """max over nodes and samples of how far f(t) - f_I leaves [low t, high t], relative to T."""
-    low, high = _range(subject)
+    low, high = subject.network.activation.range
     levels, state, comm = subject.levels, subject.state, subject.network.space.comm
     T = float(levels.points[-1] - levels.points[0])
 
@@ -71,7 +55,7 @@ def _excess(subject: Subject) -> float:
 def state_range(subject: Subject) -> Check:
     """low t <= f(t) - f_I <= high t with low, high the range of sigma (collective)."""
     name = "state_range"
-    low, high = _range(subject)
+    low, high = subject.network.activation.range
     if not math.isfinite(low) and not math.isfinite(high):
         why = f"{subject.network.activation.name} takes all values"
         return not_applicable(name, why, SOURCE)
@@ -93,7 +77,7 @@ def loss_floor(subject: Subject) -> Check:
     from an interval; for ReLU sum_s w_s (weight / 2) |(f_I - g)_+|^2.
     """
     name = "loss_floor"
-    low, high = _range(subject)
+    low, high = subject.network.activation.range
     if subject.at is None or not isinstance(subject.at.problem.loss, L2Loss):
         return not_applicable(name, "it is about the l2 loss", SOURCE)
     if not math.isfinite(low) and not math.isfinite(high):
