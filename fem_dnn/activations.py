@@ -135,27 +135,38 @@ _GELU_BOTTOM, _GELU_LOW = -0.7517915246935645, -0.16997120747990369
 ACTIVATIONS: dict[str, Activation] = {
     a.name: a
     for a in (
+        Activation("tanh", _tanh, 1.0, 1.0, 4 / (3 * sqrt(3)), increasing=True, inverse=np.arctanh),
         Activation(
-            "tanh", _tanh, 1.0, 1.0, 4 / (3 * sqrt(3)), increasing=True, inverse=np.arctanh
+            "sigmoid",
+            _sigmoid,
+            0.25,
+            1.0,
+            1 / (6 * sqrt(3)),
+            increasing=True,
+            low=0.0,
+            inverse=logit,
+        ),
+        Activation("relu", _relu, 1.0, inf, inf, smooth=False, low=0.0, inverse=lambda v: v.copy()),
+        Activation(
+            "softplus",
+            _softplus,
+            1.0,
+            inf,
+            0.25,
+            increasing=True,
+            low=0.0,
+            inverse=_inverse_softplus,
         ),
         Activation(
-            "sigmoid", _sigmoid, 0.25, 1.0, 1 / (6 * sqrt(3)),
-            increasing=True, low=0.0, inverse=logit,
+            "gelu",
+            _gelu,
+            _GELU_SLOPE,
+            inf,
+            2 / sqrt(2 * pi),
+            low=_GELU_LOW,
+            inverse=_inverse_gelu,
         ),
-        Activation(
-            "relu", _relu, 1.0, inf, inf, smooth=False, low=0.0, inverse=lambda v: v.copy()
-        ),
-        Activation(
-            "softplus", _softplus, 1.0, inf, 0.25,
-            increasing=True, low=0.0, inverse=_inverse_softplus,
-        ),
-        Activation(
-            "gelu", _gelu, _GELU_SLOPE, inf, 2 / sqrt(2 * pi),
-            low=_GELU_LOW, inverse=_inverse_gelu,
-        ),
-        Activation(
-            "linear", _linear, 1.0, inf, 0.0, increasing=True, inverse=lambda v: v.copy()
-        ),
+        Activation("linear", _linear, 1.0, inf, 0.0, increasing=True, inverse=lambda v: v.copy()),
     )
 }
 """The activations by name."""

@@ -27,6 +27,7 @@ Array = NDArray[np.float64]
 
 SOURCE = "theory.md section 1 (invariants)"
 
+
 def _excess(subject: Subject) -> float:
     """max over nodes and samples of how far f(t) - f_I leaves [low t, high t], relative to T."""
     low, high = subject.network.activation.range
