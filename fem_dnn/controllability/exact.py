@@ -155,11 +155,11 @@ def _velocity(problem: LearningProblem, targets: Array) -> tuple[Array, float]:
     if activation.inverse is None:
         raise OutOfReach("inverse", f"the inverse of the activation {activation.name} is not known")
     T = float(network.levels.points[-1] - network.levels.points[0])
-    v = (targets - problem.inputs) / T
+    v: Array = (targets - problem.inputs) / T
     low, high = activation.range
     # ReLU takes the value at the end of its range, the others only come near.
     attained = activation.name == "relu"
-    room = np.minimum(v - low, high - v)
+    room: Array = np.minimum(v - low, high - v)
     everywhere = space.to_file_order(room, axis=0)
     least = float(np.min(everywhere))
     if least < 0 or (least == 0 and not attained):

@@ -41,7 +41,7 @@ def data(x):
     return inputs, targets
 
 
-def problem_of(comm, scheme, cells, degree, activation="tanh", velocity=None, **network):
+def problem_of(comm, scheme, cells, degree, activation="tanh", velocity=None):
     space = width_space(comm, cells, degree)
     network = make_network(space, scheme, activation, points=POINTS)
     inputs, targets = data(space.nodes[:, 0])
@@ -146,7 +146,7 @@ def test_relu_only_moves_up():
 def test_coinciding_samples_cannot_part():
     problem = problem_of(MPI.COMM_SELF, "dg1", 4, 0)
     problem.inputs[:, 2] = problem.inputs[:, 0]
-    with pytest.raises(OutOfReach, match="depth 0.*coincide") as e:
+    with pytest.raises(OutOfReach, match=r"depth 0.*coincide") as e:
         exact_controls(problem, problem.inputs + np.array([0.3, 0.1, 0.2]))
     assert e.value.hypothesis == "K > 0"
     # What wants to stay together can: u is in the range of K, though K is singular.
@@ -157,7 +157,7 @@ def test_coinciding_samples_cannot_part():
 
 def test_more_samples_than_the_width_can_tell_apart():
     problem = random_problem(MPI.COMM_SELF, cells=2, samples=5, activation="linear")
-    with pytest.raises(OutOfReach, match="5 samples, and 2 nodes .* rank 3"):
+    with pytest.raises(OutOfReach, match=r"5 samples, and 2 nodes .* rank 3"):
         exact_controls(problem)
 
 
