@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from fem_dnn.checks.causes import likely_cause
 from fem_dnn.checks.check import ROUND_OFF, Check, not_applicable
 from fem_dnn.checks.subject import Subject
-from fem_dnn.losses import L2Loss
+from fem_dnn.controllability import floors
 
 Array = NDArray[np.float64]
 
@@ -72,35 +72,27 @@ def state_range(subject: Subject) -> Check:
 
 
 def loss_floor(subject: Subject) -> Check:
-    """The l2 loss is at least what the targets out of reach cost (collective).
+    """The terminal loss is at least what no controls can remove (collective).
 
-    sum_s w_s (weight / 2) |g_s - [f_I + low T, f_I + high T]|^2, with the distance of a number
-    from an interval; for ReLU sum_s w_s (weight / 2) |(f_I - g)_+|^2.
+    For the l2 loss and one sample (weight / 2) |g - [f_I + low T, f_I + high T]|^2, with the
+    distance of a number from an interval; see `controllability.floors`.
     """
     name = "loss_floor"
-    low, high = subject.network.activation.range
-    if subject.at is None or not isinstance(subject.at.problem.loss, L2Loss):
-        return not_applicable(name, "it is about the l2 loss", SOURCE)
-    if not math.isfinite(low) and not math.isfinite(high):
-        why = f"{subject.network.activation.name} takes all values, so no target is out of reach"
-        return not_applicable(name, why, SOURCE)
-    problem, loss = subject.at.problem, subject.at.problem.loss
-    T = float(subject.levels.points[-1] - subject.levels.points[0])
-    wanted = loss.targets - subject.inputs
-    distance = np.maximum(low * T - wanted, 0.0) if math.isfinite(low) else np.zeros_like(wanted)
-    if math.isfinite(high):
-        distance = np.maximum(distance, wanted - high * T)
-    squares = subject.norms(distance) ** 2
-    bound = 0.5 * loss.weight * float(problem.sample_weights @ squares)
+    if subject.at is None:
+        return not_applicable(name, "there are no targets, so no loss", SOURCE)
+    problem = subject.at.problem
+    floor = floors.loss_floor(problem)
     value = float(problem.sample_weights @ subject.at.loss_point.values)
-    holds = value >= bound * (1 - ROUND_OFF)
+    holds = value >= floor.value * (1 - ROUND_OFF)
+    share = floor.value / value if value > 0 else 0.0
     text = (
-        "the terminal loss (value) is at least what lies out of reach of f_I + T [low, high] "
-        f"(bound): {bound / value if value > 0 else 0.0:.3%} of it no training can remove"
+        "the terminal loss (value) is at least what no kernel or bias can remove (bound, "
+        f"{share:.3%} of it): {floor.by_range:.6g} for targets out of reach of f_I + T [low, high]"
+        f", {floor.by_groups:.6g} for {floor.together} samples that cannot part"
     )
     if not holds:
-        text = f"{text}; {likely_cause(subject, lambda other: _floor_excess(other, bound))}"
-    return Check(name, holds, value, bound, text, SOURCE)
+        text = f"{text}; {likely_cause(subject, lambda other: _floor_excess(other, floor.value))}"
+    return Check(name, holds, value, floor.value, text, SOURCE)
 
 
 def _floor_excess(subject: Subject, bound: float) -> float:

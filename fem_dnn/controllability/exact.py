@@ -155,11 +155,11 @@ def _velocity(problem: LearningProblem, targets: Array) -> tuple[Array, float]:
     if activation.inverse is None:
         raise OutOfReach("inverse", f"the inverse of the activation {activation.name} is not known")
     T = float(network.levels.points[-1] - network.levels.points[0])
-    v: Array = (targets - problem.inputs) / T
+    v = np.asarray((targets - problem.inputs) / T, np.float64)
     low, high = activation.range
     # ReLU takes the value at the end of its range, the others only come near.
     attained = activation.name == "relu"
-    room: Array = np.minimum(v - low, high - v)
+    room = np.asarray(np.minimum(v - low, high - v), np.float64)
     everywhere = space.to_file_order(room, axis=0)
     least = float(np.min(everywhere))
     if least < 0 or (least == 0 and not attained):

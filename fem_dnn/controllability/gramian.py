@@ -30,7 +30,7 @@ from fem_dnn.solvers.petsc import PREFIX, original_errors
 
 Array = NDArray[np.float64]
 
-DENSE = 600
+DENSE = 1500
 """Outputs up to which the Gramian is made and decomposed whole."""
 
 UNREACHABLE = 1e-12
@@ -84,7 +84,7 @@ class GramianSpectrum:
 
     @property
     def unreachable(self) -> int:
-        """Directions that cannot be reached: all of them, or of a large Gramian at least so many."""
+        """Directions that cannot be reached; of a large Gramian there may be more."""
         few = int(np.sum(self.eigenvalues <= UNREACHABLE * self.largest))
         return max(few, self.outputs - self.rank_bound)
 
@@ -100,28 +100,28 @@ def gramian(at: Linearisation) -> Array:
     S, outputs = ends.samples, ends.outputs
     h = np.sqrt(space.local_weights)[:, None]
     sweeps = np.stack([ends.adjoint(_terminal(ends, k)).q for k in range(outputs)])
-    G = np.zeros((S * outputs, S * outputs))
+    G: Array = np.zeros((S * outputs, S * outputs))
     for level, omega in enumerate(levels.weights):
         if not controls.has_kernel and not controls.has_bias:
             break
         gathered = at.state.gathered
-        f = np.zeros((space.n_nodes, S)) if gathered is None else gathered[level]
+        f: Array = np.zeros((space.n_nodes, S)) if gathered is None else gathered[level]
         M = GramFactor.of(controls, 1.0, 1.0, f).matrix
         # (nodes, samples, outputs)
-        Q = np.sqrt(omega) * (h * sweeps[:, level]).transpose(1, 2, 0)
+        Q: Array = np.sqrt(omega) * (h * sweeps[:, level]).transpose(1, 2, 0)
         if len(M) == 1:
             flat = Q.reshape(len(Q), -1)
-            K = M[0] @ M[0].T
-            G += (flat.T @ flat) * np.repeat(np.repeat(K, outputs, 0), outputs, 1)
+            K = np.repeat(np.repeat(M[0] @ M[0].T, outputs, 0), outputs, 1)
+            G += (flat.T @ flat) * K
         else:
-            for rows, q in zip(M, Q, strict=True):
-                moved = (rows.T[:, :, None] * q).reshape(rows.shape[1], -1)
+            for x in range(len(Q)):
+                moved = (M[x].T[:, :, None] * Q[x]).reshape(M.shape[2], -1)
                 G += moved.T @ moved
     G = space.sum(G)
     if controls.outputs:
-        f = at.state.ends[-1]
-        K = space.sum((f * space.local_weights[:, None]).T @ f) + 1.0
-        G += np.kron(K, np.eye(outputs))
+        end = at.state.ends[-1]
+        inner = space.sum((end * space.local_weights[:, None]).T @ end) + 1.0
+        G += np.kron(inner, np.eye(outputs))
     root = np.repeat(ends.root, outputs)
     weighted: Array = G * root[:, None] * root
     return weighted

@@ -63,7 +63,7 @@ def below_the_inputs(weight=1.3):
     network = make_network(width_space(COMM, 4), "dg1", "relu", points=uniform(1.5, 2))
     rng = np.random.default_rng(0)
     f, g = rng.standard_normal((2, 3, 4))
-    problem = l2_problem(network, f, g, bias=0.1, weight=weight)
+    problem = l2_problem(network, f, g, kernel=0.1, bias=0.1, weight=weight)
     return problem, f, g
 
 
