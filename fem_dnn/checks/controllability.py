@@ -48,10 +48,12 @@ def reachable_targets(subject: Subject) -> Check:
     floor = loss_floor(at.problem)
     if floor.value > 0:
         text = (
-            f"no controls bring the terminal loss (value) below {floor.value:.6g}: "
-            f"{floor.by_range:.6g} for the range of {subject.network.activation.name} within this "
-            f"depth, {floor.by_groups:.6g} for {floor.together} samples that cannot part"
+            f"no controls bring the terminal loss (value) below {floor.value:.6g} (bound): "
+            f"{floor.by_range:.6g} because of the range of {subject.network.activation.name} "
+            "within this depth"
         )
+        if floor.together:
+            text += f", {floor.by_groups:.6g} because {floor.together} samples cannot part"
         value = float(at.problem.sample_weights @ at.loss_point.values)
         return Check(name, False, value, floor.value, text, SOURCE)
     try:
@@ -178,6 +180,13 @@ def _why(subject: Subject, spectrum: GramianSpectrum) -> str:
     assert at is not None
     if spectrum.rank_bound < spectrum.outputs:
         return f"there are {spectrum.outputs} outputs and {spectrum.rank_bound} controls"
+    layer = EndPointMap(at).layer
+    if layer is not None:
+        space = subject.network.space
+        gram = space.sum((layer.functions * space.local_weights) @ layer.functions.T)
+        rank = int(np.linalg.matrix_rank(gram, hermitian=True))
+        if rank < len(gram) and not at.problem.controls.outputs:
+            return f"the {len(gram)} output functions depend on each other (rank {rank})"
     together = [g for g in samples_that_move_together(at.problem) if len(g) > 1]
     if together:
         return f"{sum(map(len, together))} samples cannot part, {together[0][:4].tolist()} for one"

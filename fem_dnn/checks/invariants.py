@@ -87,9 +87,10 @@ def loss_floor(subject: Subject) -> Check:
     share = floor.value / value if value > 0 else 0.0
     text = (
         "the terminal loss (value) is at least what no kernel or bias can remove (bound, "
-        f"{share:.3%} of it): {floor.by_range:.6g} for targets out of reach of f_I + T [low, high]"
-        f", {floor.by_groups:.6g} for {floor.together} samples that cannot part"
+        f"{share:.3%} of it): {floor.by_range:.6g} because of targets beyond f_I + T [low, high]"
     )
+    if floor.together:
+        text += f", {floor.by_groups:.6g} because {floor.together} samples cannot part"
     if not holds:
         text = f"{text}; {likely_cause(subject, lambda other: _floor_excess(other, floor.value))}"
     return Check(name, holds, value, floor.value, text, SOURCE)

@@ -6,6 +6,7 @@ from fem_dnn.controllability.floors import LossFloor, loss_floor
 from fem_dnn.controllability.gramian import GramianSpectrum, gramian, gramian_spectrum
 from fem_dnn.controllability.minimum_norm import MinimumNorm, minimum_norm_controls
 from fem_dnn.controllability.targets import OutOfReach, targets_of
+from fem_dnn.controllability.turnpike import turnpike_rates
 from fem_dnn.controllability.vanishing import VanishingRegularization, vanishing_regularization
 
 __all__ = [
@@ -22,5 +23,6 @@ __all__ = [
     "loss_floor",
     "minimum_norm_controls",
     "targets_of",
+    "turnpike_rates",
     "vanishing_regularization",
 ]

@@ -61,7 +61,7 @@ def test_samples_that_cannot_part():
     subject = subject_of(problem)
     check = reachable_targets(subject)
     assert check.holds is False
-    assert "2 samples that cannot part" in check.explanation
+    assert "2 samples cannot part" in check.explanation
     check = controllability_gramian(subject)
     assert check.holds is False
     assert "4 directions cannot be reached: 2 samples cannot part" in check.explanation
@@ -94,6 +94,14 @@ def test_saturated_neurons_are_named():
     check = controllability_gramian(subject_of(problem, problem.controls.constant(bias=20.0)))
     assert check.holds is False
     assert "sigma' vanishes at every depth at 12 of 12" in check.explanation
+
+
+def test_output_functions_that_depend_are_named():
+    problem = random_problem(COMM, scheme="resnet", loss="softmax")
+    problem.given_outputs.functions[1] = -problem.given_outputs.functions[0]
+    check = controllability_gramian(subject_of(problem))
+    assert check.holds is False
+    assert "3 directions cannot be reached: the 2 output functions depend" in check.explanation
 
 
 def test_too_few_controls_are_named():
