@@ -10,9 +10,9 @@ from both ends of a long depth states, adjoints and controls decay like exp(-r t
 
     r^2  in  mu sigma'(0)^2  spectrum of W^{1/2} K W^{1/2}.
 
-Without tracking nothing decays. With dynamics homogeneous in the controls (ReLU, linear), stretching
-the depth by T stretches the optimal path and divides the cost by T: the training error is that of
-the regularisation R / T, see `vanishing`.
+Without tracking nothing decays. Where the dynamics are homogeneous in the controls (ReLU, linear),
+stretching the depth by T stretches the optimal path and divides the cost by T: the training error
+is that of the regularisation R / T, see `vanishing`.
 """
 
 from __future__ import annotations
