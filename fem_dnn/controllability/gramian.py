@@ -33,6 +33,9 @@ Array = NDArray[np.float64]
 DENSE = 1500
 """Outputs up to which the Gramian is made and decomposed whole."""
 
+MOST_ENTRIES = 2**25
+"""Numbers per rank that the sweeps of a whole Gramian may hold."""
+
 UNREACHABLE = 1e-12
 """Eigenvalue, relative to the largest, below which a direction counts as unreachable: round-off."""
 
@@ -151,7 +154,9 @@ def gramian_spectrum(
     """
     ends = EndPointMap(at)
     m, bound = ends.n_global, min(at.problem.controls.n_global, ends.n_global)
-    if m > dense:
+    held = ends.outputs * at.problem.network.levels.count * m // ends.space.comm.size
+    held = held if ends.layer is None else held // ends.outputs * ends.space.n_nodes
+    if m > dense or held > MOST_ENTRIES:
         return _both_ends(ends, found, bound, max_restarts)
     values, vectors = np.linalg.eigh(gramian(at))
     few = vectors.T[:found].reshape(-1, ends.samples, ends.outputs)
