@@ -58,7 +58,6 @@ def reachable_targets(subject: Subject) -> Check:
         return Check(name, False, value, floor.value, text, SOURCE)
     try:
         exact = exact_controls(at.problem, targets)
-        misfit = exact.misfit
     except OutOfReach as failure:
         return not_applicable(name, f"the straight path has no controls: {failure}", SOURCE)
     except SlabFailure as failure:
@@ -75,13 +74,13 @@ def reachable_targets(subject: Subject) -> Check:
     )
     if np.isfinite(exact.room):
         text += f"; sigma's range leaves {exact.room:.3g} of room"
-    holds = bool(misfit <= bound)
+    holds = bool(exact.misfit <= bound)
     if not holds:
         text += (
             "; the forward solver leaves the straight path: its slabs have other solutions there, "
             "use more layers (mesh.depth.cells)"
         )
-    return Check(name, holds, misfit, bound, text, SOURCE)
+    return Check(name, holds, exact.misfit, bound, text, SOURCE)
 
 
 def spectrum_of(subject: Subject) -> GramianSpectrum | str:

@@ -13,7 +13,6 @@ formed: z = M' q is the least-norm solution of M z = u (`gram`), which loses hal
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from mpi4py import MPI
@@ -39,37 +38,27 @@ class ExactControls:
     """Controls that reach every target, and how near their hypotheses are to failing.
 
     Attributes:
-        problem: The learning problem.
-        control: Local control vector in L2-orthonormal coordinates.
+        at: The learning problem at these controls, through the forward solver.
         targets: What is reached, shape (n_local, samples).
+        cost: R of the controls.
+        misfit: Largest |f_s(T) - g_s| in L2(Y).
         room: Distance of v from the ends of sigma's range, at its least; inf where there are none.
         lowest_eigenvalue: Of K(t) along the path, relative to the highest; 0 where K is singular.
         lowest_at: The depth of it.
     """
 
-    problem: LearningProblem
-    control: Array
+    at: Linearisation
     targets: Array
+    cost: float
+    misfit: float
     room: float
     lowest_eigenvalue: float
     lowest_at: float
 
-    @cached_property
-    def at(self) -> Linearisation:
-        """The learning problem at these controls, through the forward solver."""
-        return self.problem.linearise(self.control)
-
     @property
-    def cost(self) -> float:
-        """R of the controls."""
-        return self.at.regularization
-
-    @cached_property
-    def misfit(self) -> float:
-        """Largest |f_s(T) - g_s| in L2(Y) (collective)."""
-        space = self.problem.network.space
-        squares = (self.at.state.ends[-1] - self.targets) ** 2
-        return float(np.sqrt(np.max(space.sum(space.local_weights @ squares))))
+    def control(self) -> Array:
+        """Local control vector in L2-orthonormal coordinates."""
+        return self.at.control
 
 
 def exact_controls(problem: LearningProblem, targets: Array | None = None) -> ExactControls:
@@ -85,6 +74,7 @@ def exact_controls(problem: LearningProblem, targets: Array | None = None) -> Ex
 
     Raises:
         OutOfReach: A hypothesis fails; its text names it. The same on all ranks.
+        SlabFailure: The forward solver cannot follow the path: its slabs are too thick for K(t).
     """
     targets = targets_of(problem) if targets is None else targets
     velocity, room = _velocity(problem, targets)
@@ -118,7 +108,10 @@ def exact_controls(problem: LearningProblem, targets: Array | None = None) -> Ex
             bias[level] = scale * shift
     control = controls.join(ControlParts(kernel, bias, None, None))
     _require_within_bounds(problem, control)
-    return ExactControls(problem, control, targets, room, lowest**2, lowest_at)
+    at = problem.linearise(control)
+    squares = space.sum(space.local_weights @ (at.state.ends[-1] - targets) ** 2)
+    misfit = float(np.sqrt(np.max(squares)))
+    return ExactControls(at, targets, at.regularization, misfit, room, lowest**2, lowest_at)
 
 
 def _depths(levels: DepthLevels) -> list[tuple[int, float]]:

@@ -37,7 +37,8 @@ class MinimumNorm:
     """Outcome of the method of multipliers.
 
     Attributes:
-        at: The learning problem at the controls; `at.regularization` is their cost.
+        at: The learning problem at the controls.
+        cost: Their R, locally the least.
         misfit: Largest distance of a sample's outputs from its targets: L2(Y), or in R^K.
         misfits: After every step, the first one without a multiplier.
         weight: omega at the end.
@@ -46,16 +47,12 @@ class MinimumNorm:
     """
 
     at: Linearisation
+    cost: float
     misfit: float
     misfits: tuple[float, ...]
     weight: float
     converged: bool
     reason: str
-
-    @property
-    def cost(self) -> float:
-        """R of the controls: locally the least."""
-        return self.at.regularization
 
 
 def minimum_norm_controls(
@@ -112,7 +109,7 @@ def minimum_norm_controls(
         reason = f"the misfit is {misfits[-1]:.1e} after {max_steps} steps: are they in reach?"
     at = problem.linearise(control)
     converged = reached and solution.converged
-    return MinimumNorm(at, misfits[-1], tuple(misfits), omega, converged, reason)
+    return MinimumNorm(at, at.regularization, misfits[-1], tuple(misfits), omega, converged, reason)
 
 
 def _outputs(at: Linearisation) -> Array:
