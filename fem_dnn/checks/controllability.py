@@ -45,8 +45,8 @@ def reachable_targets(subject: Subject) -> Check:
         targets = targets_of(at.problem)
     except OutOfReach as failure:
         return not_applicable(name, str(failure), SOURCE)
-    floor = loss_floor(at.problem)
-    if floor.value > 0:
+    floor, size = loss_floor(at.problem), float(np.max(subject.norms(targets)))
+    if floor.value > ROUND_OFF**2 * max(size**2, 1.0):
         text = (
             f"no controls bring the terminal loss (value) below {floor.value:.6g} (bound): "
             f"{floor.by_range:.6g} because of the range of {subject.network.activation.name} "
@@ -63,7 +63,6 @@ def reachable_targets(subject: Subject) -> Check:
     except SlabFailure as failure:
         why = f"the forward solver does not follow the straight path: {failure}"
         return not_applicable(name, why, SOURCE)
-    size = float(np.max(subject.norms(targets)))
     condition = 1 / np.sqrt(max(exact.lowest_eigenvalue, 1e-20))
     bound = ROUND_OFF * max(size, 1.0) * condition
     text = (

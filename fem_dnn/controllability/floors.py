@@ -135,7 +135,8 @@ def _least_squares(
     for group in groups:
         low, high = (np.broadcast_to(side, wanted.shape)[:, group[:1]] for side in box)
         part, weights = wanted[:, group], w[group]
-        best = np.clip((part @ weights / weights.sum())[:, None], low, high)
+        mean = part if len(group) == 1 else (part @ weights / weights.sum())[:, None]
+        best = np.clip(mean, low, high)
         total += 0.5 * float(np.sum(weights * (best - part) ** 2 * h))
     return total
 

@@ -68,6 +68,15 @@ def test_samples_that_cannot_part():
     assert loss_gradient_bound(subject).holds is None
 
 
+def test_samples_that_want_to_stay_together_can():
+    problem = rotation()
+    problem.inputs[:, 1] = problem.inputs[:, 0]
+    problem = replace(problem, sample_weights=np.array([0.1, 0.7]))
+    problem.loss.targets[:, 0] = problem.loss.targets[:, 1] = problem.inputs[:, 0] + 0.3
+    check = reachable_targets(subject_of(problem))
+    assert check.holds, check.explanation
+
+
 def test_a_violated_hypothesis_is_named():
     problem = random_problem(COMM, activation="linear", cells=2, samples=5, scheme="resnet")
     check = reachable_targets(subject_of(problem))

@@ -30,6 +30,14 @@ def test_range():
     assert floor.by_groups == 0 == floor.together
 
 
+def test_what_is_in_reach_has_no_floor():
+    """Not even one of round-off."""
+    rng = np.random.default_rng(1)
+    f = rng.standard_normal((3, 2))
+    targets = f + rng.uniform(-0.4, 0.4, f.shape)
+    assert loss_floor(l2("tanh", f, targets, weights=np.array([0.1, 0.3, 0.7]))).value == 0
+
+
 def test_equal_inputs():
     """Both together cost more than each alone: the mean is out of reach, and the targets differ."""
     targets = np.array([[0.6, 0.2], [1.0, -0.1]])
