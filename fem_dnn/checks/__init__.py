@@ -24,6 +24,7 @@ from fem_dnn.checks.projection import projection_formula
 from fem_dnn.checks.second_order import second_order, stationarity
 from fem_dnn.checks.subject import Subject
 from fem_dnn.checks.well_posedness import adjoint_bound, state_bound, sup_bound
+from fem_dnn.controllability import GramianSpectrum
 from fem_dnn.solvers import Tolerances
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "projection_formula",
     "reachable_targets",
     "second_order",
+    "spectrum_of",
     "state_bound",
     "state_range",
     "stationarity",
@@ -52,14 +54,19 @@ __all__ = [
 ]
 
 
-def all_checks(subject: Subject, tolerances: Tolerances | None = None) -> list[Check]:
+def all_checks(
+    subject: Subject,
+    tolerances: Tolerances | None = None,
+    spectrum: GramianSpectrum | str | None = None,
+) -> list[Check]:
     """Every check, in the order of the theory (collective).
 
     Args:
         subject: What is checked.
         tolerances: What was asked of the solver; None: its defaults.
+        spectrum: `spectrum_of(subject)`, where it is known already.
     """
-    spectrum = spectrum_of(subject)
+    spectrum = spectrum or spectrum_of(subject)
     return [
         state_bound(subject),
         adjoint_bound(subject),

@@ -7,6 +7,7 @@ import pytest
 from helpers import random_control, random_problem, relative
 from mpi4py import MPI
 
+from fem_dnn import pictures
 from fem_dnn.controllability import EndPointMap, gramian, gramian_spectrum
 
 KINDS = {
@@ -129,3 +130,17 @@ def test_bias_only_one_sample_has_a_closed_form():
     spectrum = gramian_spectrum(problem.linearise(problem.controls.constant(bias=0.8)))
     expected = 1.1 / np.cosh(0.8) ** 4
     assert np.allclose(spectrum.eigenvalues, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("directions", [True, False])
+def test_picture(directions, tmp_path):
+    """Of a whole spectrum, and of one of whose lower end nothing is known."""
+    spectrum = gramian_spectrum(case(MPI.COMM_SELF, "mse"))
+    if not directions:
+        spectrum = replace(
+            spectrum, eigenvalues=spectrum.eigenvalues[-1:], directions=np.zeros((0, 0, 0))
+        )
+    path = pictures.save(pictures.gramian_spectrum(spectrum), tmp_path / "gramian.png")
+    assert path.stat().st_size > 10_000
+    with pytest.raises(ValueError, match="no positive eigenvalue"):
+        pictures.gramian_spectrum(replace(spectrum, eigenvalues=np.zeros(1)))
