@@ -29,6 +29,7 @@ from fem_dnn.controls import ControlParts, ControlSpace
 from fem_dnn.errors import FemDnnError
 from fem_dnn.problem import LearningProblem, Linearisation
 from fem_dnn.riesz import RieszMap
+from fem_dnn.solvers import Tolerances, solve_newton
 from fem_dnn.solvers.petsc import PREFIX, original_errors
 from fem_dnn.solvers.tail import problem_from
 
@@ -197,8 +198,6 @@ def _corrected(
 ) -> Array:
     """The control from layer n on that answers the states there."""
     if reoptimised:
-        from fem_dnn.solvers import Tolerances, solve_newton
-
         solution = solve_newton(here, plan, Tolerances(rtol=1e-9, atol=1e-12), escape=False)
         if not solution.converged:
             raise NoFeedback(f"the remaining problem was not solved: {solution.reason}")

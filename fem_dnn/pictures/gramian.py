@@ -51,10 +51,10 @@ def gramian_spectrum(spectrum: GramianSpectrum) -> Figure:
         return figure
     scale = ColourScale.of(directions, signed=True)
     drawn = None
-    for k, (panel, direction) in enumerate(zip(panels, directions, strict=True)):
-        samples, outputs = np.shape(direction)
+    _, samples, outputs = directions.shape
+    for k, panel in enumerate(panels):
         drawn = panel.pcolormesh(
-            np.arange(outputs + 1) - 0.5, np.arange(samples + 1) - 0.5, direction,
+            np.arange(outputs + 1) - 0.5, np.arange(samples + 1) - 0.5, directions[k],
             norm=scale.norm, cmap=scale.cmap, rasterized=True,
         )  # fmt: skip
         name = "hardest direction" if k == 0 else "second hardest"
