@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from fem_dnn.case import Case, read_case
     from fem_dnn.commands import Run, forward, solve
     from fem_dnn.comparison import compare
+    from fem_dnn.controllability import exact_controls, minimum_norm_controls
     from fem_dnn.controls import ControlSpace, ControlValues
     from fem_dnn.depth import SCHEMES, DepthLevels, DepthScheme
     from fem_dnn.errors import BadInput, FemDnnError
+    from fem_dnn.feedback import feedback_control, run_loop
     from fem_dnn.losses import L2Loss, OutputLayer, OutputLoss
     from fem_dnn.mesh import DepthWidthMesh
     from fem_dnn.network_transfer import transfer
@@ -53,9 +55,11 @@ _WHERE = {
     "case": ("Case", "read_case"),
     "comparison": ("compare",),
     "commands": ("Run", "forward", "solve"),
+    "controllability": ("exact_controls", "minimum_norm_controls"),
     "controls": ("ControlSpace", "ControlValues"),
     "depth": ("SCHEMES", "DepthLevels", "DepthScheme"),
     "errors": ("BadInput", "FemDnnError"),
+    "feedback": ("feedback_control", "run_loop"),
     "losses": ("L2Loss", "OutputLayer", "OutputLoss"),
     "mesh": ("DepthWidthMesh",),
     "network_transfer": ("transfer",),
@@ -114,9 +118,13 @@ __all__ = [
     "assemble",
     "compare",
     "critical",
+    "exact_controls",
+    "feedback_control",
     "forward",
+    "minimum_norm_controls",
     "predict",
     "read_case",
+    "run_loop",
     "solve",
     "solve_all_at_once",
     "solve_gradient",

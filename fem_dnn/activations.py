@@ -13,7 +13,7 @@ from math import inf, pi, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, ndtr
+from scipy.special import expit, logit, ndtr
 
 Array = NDArray[np.float64]
 Evaluate = Callable[[Array, int], tuple[Array, ...]]
@@ -31,6 +31,8 @@ class Activation:
         curvature: sup |sigma''|.
         increasing: Whether sigma is strictly increasing.
         smooth: Whether sigma is twice differentiable.
+        low, high: inf sigma and sup sigma, where they are nearer than `supremum` says.
+        inverse: v -> some u with sigma(u) = v, for v in the range; None where not known.
     """
 
     name: str
@@ -40,6 +42,14 @@ class Activation:
     curvature: float = inf
     increasing: bool = False
     smooth: bool = True
+    low: float = -inf
+    high: float = inf
+    inverse: Callable[[Array], Array] | None = None
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """inf sigma and sup sigma."""
+        return max(self.low, -self.supremum), min(self.high, self.supremum)
 
     def __call__(self, u: Array) -> Array:
         """sigma(u)."""
@@ -104,18 +114,59 @@ def _linear(u: Array, order: int) -> tuple[Array, ...]:
     return (u, np.ones_like(u), np.zeros_like(u))[: order + 1]
 
 
+def _inverse_softplus(v: Array) -> Array:
+    return v + np.log(-np.expm1(-v))
+
+
+def _inverse_gelu(v: Array) -> Array:
+    """On the branch that increases, u >= -0.7518, by bisection to round-off: gelu(u) >= u / 2."""
+    left, right = np.full_like(v, _GELU_BOTTOM), np.maximum(2 * v, 0.0)
+    for _ in range(100):
+        middle = 0.5 * (left + right)
+        below = middle * ndtr(middle) < v
+        left, right = np.where(below, middle, left), np.where(below, right, middle)
+    return right
+
+
 # sup |sigma''| of tanh is 4/(3 sqrt 3), of the sigmoid 1/(6 sqrt 3); gelu' peaks at u = sqrt 2.
 _GELU_SLOPE = 1.1289042995942364
+_GELU_BOTTOM, _GELU_LOW = -0.7517915246935645, -0.16997120747990369
 
 ACTIVATIONS: dict[str, Activation] = {
     a.name: a
     for a in (
-        Activation("tanh", _tanh, 1.0, 1.0, 4 / (3 * sqrt(3)), increasing=True),
-        Activation("sigmoid", _sigmoid, 0.25, 1.0, 1 / (6 * sqrt(3)), increasing=True),
-        Activation("relu", _relu, 1.0, inf, inf, smooth=False),
-        Activation("softplus", _softplus, 1.0, inf, 0.25, increasing=True),
-        Activation("gelu", _gelu, _GELU_SLOPE, inf, 2 / sqrt(2 * pi)),
-        Activation("linear", _linear, 1.0, inf, 0.0, increasing=True),
+        Activation("tanh", _tanh, 1.0, 1.0, 4 / (3 * sqrt(3)), increasing=True, inverse=np.arctanh),
+        Activation(
+            "sigmoid",
+            _sigmoid,
+            0.25,
+            1.0,
+            1 / (6 * sqrt(3)),
+            increasing=True,
+            low=0.0,
+            inverse=logit,
+        ),
+        Activation("relu", _relu, 1.0, inf, inf, smooth=False, low=0.0, inverse=lambda v: v.copy()),
+        Activation(
+            "softplus",
+            _softplus,
+            1.0,
+            inf,
+            0.25,
+            increasing=True,
+            low=0.0,
+            inverse=_inverse_softplus,
+        ),
+        Activation(
+            "gelu",
+            _gelu,
+            _GELU_SLOPE,
+            inf,
+            2 / sqrt(2 * pi),
+            low=_GELU_LOW,
+            inverse=_inverse_gelu,
+        ),
+        Activation("linear", _linear, 1.0, inf, 0.0, increasing=True, inverse=lambda v: v.copy()),
     )
 }
 """The activations by name."""

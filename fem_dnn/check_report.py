@@ -42,6 +42,8 @@ FACTS = (
 CAPTIONS = {
     "checks.png": "Norms of state and adjoint with their bounds; the Hamiltonian, which is "
     "constant along depth at a critical point of an autonomous problem.",
+    "gramian.png": "Eigenvalues of the controllability Gramian, and the directions of the outputs "
+    "of all samples that the controls move least, by sample and output (neuron, or z_k).",
     "convergence.png": "Objective and reduced gradient in the course of the solve.",
     "hidden_state.png": "The hidden state of the first samples over width and depth.",
     "adjoint_state.png": "The adjoint state of the first samples.",

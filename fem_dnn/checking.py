@@ -9,8 +9,9 @@ from fem_dnn import commands
 from fem_dnn.assembly import assemble
 from fem_dnn.case import Case
 from fem_dnn.check_report import pictures_in, report_page
-from fem_dnn.checks import Check, Subject, all_checks
+from fem_dnn.checks import Check, Subject, all_checks, spectrum_of
 from fem_dnn.collective import on_root
+from fem_dnn.controllability import GramianSpectrum
 from fem_dnn.existence.oscillation_check import existence_oscillation
 from fem_dnn.files import write_whole
 from fem_dnn.request import CaseLike, Request, read_any
@@ -43,14 +44,19 @@ def check(case: CaseLike, request: Request | None = None) -> dict[str, Any]:
         if result["converged"]:
             subject = Subject.of_model(assemble(case, request.comm))
     checks: list[Check] = []
+    spectrum: GramianSpectrum | str = ""
     if subject is not None:
         request.say("checking")
         tolerances = Tolerances(case.solver.rtol, case.solver.atol, case.solver.max_iterations)
         problem = None if subject.at is None else subject.at.problem
         with nullcontext() if problem is None else suitable_threads(problem):
-            checks = [*all_checks(subject, tolerances), existence_oscillation(subject)]
+            spectrum = spectrum_of(subject)
+            checks = [
+                *all_checks(subject, tolerances, spectrum),
+                existence_oscillation(subject),
+            ]
     result = {**result, "checks": [each.as_dict() for each in checks]}
-    _write(case.file or "a case given in Python", result, subject, request)
+    _write(case.file or "a case given in Python", result, subject, spectrum, request)
     return result
 
 
@@ -59,7 +65,13 @@ def _trains(case: Case) -> bool:
     return network.kernel is True or network.bias is True or case.loss.train_outputs
 
 
-def _write(title: str, result: dict[str, Any], subject: Subject | None, request: Request) -> None:
+def _write(
+    title: str,
+    result: dict[str, Any],
+    subject: Subject | None,
+    spectrum: GramianSpectrum | str,
+    request: Request,
+) -> None:
     if request.out is None:
         return
     from fem_dnn.checks.curves import curves_along_depth
@@ -74,6 +86,8 @@ def _write(title: str, result: dict[str, Any], subject: Subject | None, request:
         from fem_dnn import pictures
 
         pictures.save(pictures.bounds_along_depth(curves), out / "checks.png")
+        if isinstance(spectrum, GramianSpectrum) and spectrum.largest > 0:
+            pictures.save(pictures.gramian_spectrum(spectrum), out / "gramian.png")
         page = report_page(title, result, pictures_in(out)).encode()
         write_whole(out / "report.html", lambda file: file.write(page))
 

@@ -282,12 +282,26 @@ class Linearisation:
         Returns:
             Local vector of the same shape.
         """
+        return self._change_of_gradient(direction, None)
+
+    def gradient_by_inputs(self, inputs: Array) -> Array:
+        """Derivative of the gradient in a direction of the inputs (exact; collective).
+
+        Args:
+            inputs: df_I at this rank's nodes, shape (n_local, samples).
+
+        Returns:
+            Local control vector in L2-orthonormal coordinates.
+        """
+        return self._change_of_gradient(np.zeros(self.problem.controls.n_local), inputs)
+
+    def _change_of_gradient(self, direction: Array, inputs: Array | None) -> Array:
         problem, network = self.problem, self.problem.network
         adjoint, curvature = self.adjoint, self._curvature
         problem.work.hessians += 1
         parts = problem.controls.split(direction)
         change = problem.direction(parts)
-        tangent = solve_tangent(network, self.weights, self.state, change)
+        tangent = solve_tangent(network, self.weights, self.state, change, inputs=inputs)
         loss = self.loss_point.tangent(tangent.ends[-1], problem.output_direction(parts))
         second = solve_second_adjoint(
             network,

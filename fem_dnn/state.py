@@ -172,8 +172,9 @@ def solve_tangent(
     state: StateTrajectory,
     direction: LayerWeights,
     source: Array | None = None,
+    inputs: Array | None = None,
 ) -> TangentTrajectory:
-    """Solve the linearised state equation d_t df = sigma'(u)(K df + dK f + db) + r, df(0) = 0.
+    """Solve the linearised state equation d_t df = sigma'(u)(K df + dK f + db) + r, df(0) = df_I.
 
     Args:
         network: Width space, depth levels, activation.
@@ -181,6 +182,7 @@ def solve_tangent(
         state: The state there.
         direction: Change dK, db of kernel and bias.
         source: r at the control levels, shape (levels, n_local, samples); None: 0.
+        inputs: df_I, shape (n_local, samples); None: 0.
     """
     levels, operator = network.levels, weights.operator
     keep = operator is not None
@@ -207,6 +209,6 @@ def solve_tangent(
 
         return slopes
 
-    start = np.zeros_like(state.ends[0])
+    start = np.zeros_like(state.ends[0]) if inputs is None else inputs
     _march(network, start, slopes_of_slab, tangent.tracked, tangent.ends)
     return tangent

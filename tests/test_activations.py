@@ -46,6 +46,24 @@ def test_order_and_shape(name: str, order: int) -> None:
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
+def test_ranges(name: str) -> None:
+    low, high = ACTIVATIONS[name].range
+    values = ACTIVATIONS[name](np.linspace(-40, 40, 400_001))
+    assert values.min() == pytest.approx(low, abs=1e-8) or (low == -np.inf and values.min() == -40)
+    assert values.max() == pytest.approx(high, abs=1e-12) or (high == np.inf and values.max() == 40)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_inverses(name: str) -> None:
+    """Up to the round-off that the slope of sigma^{-1} leaves."""
+    activation = ACTIVATIONS[name]
+    assert activation.inverse is not None
+    low, high = activation.range
+    v = np.linspace(max(low, -3.0), min(high, 3.0), 64)[1:-1]
+    assert np.max(np.abs(activation(activation.inverse(v)) - v)) < 1e-14
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
 def test_constants_are_attained_and_not_exceeded(name: str) -> None:
     """The bounds of theory.md rest on these suprema."""
     activation = ACTIVATIONS[name]

@@ -14,6 +14,9 @@ from fem_dnn import demos
 from fem_dnn.errors import BadInput
 
 PICTURES = {
+    "controllability": ("hidden_state", "kernel", "convergence", "controllability"),
+    "feedback": ("hidden_state", "kernel", "convergence", "feedback"),
+    "turnpike": ("hidden_state", "kernel", "convergence", "turnpike"),
     "continuum": ("hidden_state", "kernel", "convergence", "continuum"),
     "disc": ("hidden_state", "kernel", "convergence", "turned"),
     "bang_bang": ("hidden_state", "kernel", "convergence", "bang_bang"),

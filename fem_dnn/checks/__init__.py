@@ -8,6 +8,12 @@ All are collective and return the same on every rank.
 
 from fem_dnn.checks.check import Check
 from fem_dnn.checks.control_bound import control_bound
+from fem_dnn.checks.controllability import (
+    controllability_gramian,
+    loss_gradient_bound,
+    reachable_targets,
+    spectrum_of,
+)
 from fem_dnn.checks.convexity import existence_convexity
 from fem_dnn.checks.dependence import continuous_dependence
 from fem_dnn.checks.hamiltonian import hamiltonian, hamiltonian_constant
@@ -18,6 +24,7 @@ from fem_dnn.checks.projection import projection_formula
 from fem_dnn.checks.second_order import second_order, stationarity
 from fem_dnn.checks.subject import Subject
 from fem_dnn.checks.well_posedness import adjoint_bound, state_bound, sup_bound
+from fem_dnn.controllability import GramianSpectrum
 from fem_dnn.solvers import Tolerances
 
 __all__ = [
@@ -27,15 +34,19 @@ __all__ = [
     "all_checks",
     "continuous_dependence",
     "control_bound",
+    "controllability_gramian",
     "existence_convexity",
     "hamiltonian",
     "hamiltonian_constant",
     "identical_samples",
     "loss_floor",
+    "loss_gradient_bound",
     "pontryagin_improvement",
     "pontryagin_minimum",
     "projection_formula",
+    "reachable_targets",
     "second_order",
+    "spectrum_of",
     "state_bound",
     "state_range",
     "stationarity",
@@ -43,13 +54,19 @@ __all__ = [
 ]
 
 
-def all_checks(subject: Subject, tolerances: Tolerances | None = None) -> list[Check]:
+def all_checks(
+    subject: Subject,
+    tolerances: Tolerances | None = None,
+    spectrum: GramianSpectrum | str | None = None,
+) -> list[Check]:
     """Every check, in the order of the theory (collective).
 
     Args:
         subject: What is checked.
         tolerances: What was asked of the solver; None: its defaults.
+        spectrum: `spectrum_of(subject)`, where it is known already.
     """
+    spectrum = spectrum or spectrum_of(subject)
     return [
         state_bound(subject),
         adjoint_bound(subject),
@@ -66,4 +83,7 @@ def all_checks(subject: Subject, tolerances: Tolerances | None = None) -> list[C
         pontryagin_minimum(subject),
         pontryagin_improvement(subject, tolerances or Tolerances()),
         existence_convexity(subject),
+        reachable_targets(subject),
+        controllability_gramian(subject, spectrum),
+        loss_gradient_bound(subject, spectrum),
     ]

@@ -1,11 +1,7 @@
 """The pointwise minimisation behind Pontryagin's principle and the existence of minimisers.
 
-At one depth and one neuron x, with c_s = w_s p_s(x), the controls are a vector z of the row
-a(x, .) and b(x), scaled so that their cost is |z|^2 / 2. They act by u = u_given + M z with
-
-    M M' = K,   K_ss' = (int m(x, y) f_s f_s' dy) / lambda_a + 1 / lambda_b   (theory.md section 3)
-
-(the term of a control that is not trained is dropped), and min over the controls is
+At one depth and one neuron x, with c_s = w_s p_s(x), the controls are a vector z of cost |z|^2 / 2
+(`gram`) and act by u = u_given + M z, M M' = K; min over the controls is
 
     min_z  sum_s c_s sigma(u_s) + |z|^2 / 2.
 """
@@ -18,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fem_dnn.checks.subject import Subject
+from fem_dnn.gram import GramFactor
 
 Array = NDArray[np.float64]
 
@@ -81,31 +78,24 @@ def pointwise(subject: Subject, level: int, states: Array) -> Pointwise:
     problem, space = at.problem, subject.network.space
     controls, R, operator = problem.controls, problem.regularization, subject.weights.operator
     samples = states.shape[-1]
-    columns: list[Array] = []
     u_given: Array = np.zeros((space.n_local, samples))
     bias, u = subject.weights.bias, subject.state.u[level]
     c = at.adjoint.levels[level] * problem.sample_weights
     cost = np.sum(c * subject.network.activation(u), axis=1)
     if controls.has_bias and bias is not None:
-        columns.append(np.full((1, samples, 1), 1 / np.sqrt(R.bias)))
         cost = cost + 0.5 * R.bias * bias[level, :, 0] ** 2
     elif bias is not None:
         u_given = u_given + bias[level]
+    gathered: Array = np.zeros((space.n_nodes, samples))
     if operator is not None:
         gathered = operator.gather(states[level])
         if controls.has_kernel:
-            rows = gathered.T[None] / np.sqrt(R.kernel)
-            if controls.mask is not None:
-                rows = rows * controls.mask.T[:, None, :]
-            columns.append(rows)
             squares = np.sum(operator.coefficients[level] ** 2, axis=0)
             a_squared = squares / (subject.levels.weights[level] * space.local_weights)
             cost = cost + 0.5 * R.kernel * a_squared
         else:
             u_given = u_given + operator.apply(level, gathered)
-    nodes = max(len(block) for block in columns)
-    wide = [np.broadcast_to(block, (nodes, *block.shape[1:])) for block in columns]
-    factor = np.concatenate(wide, axis=2)
+    factor = GramFactor.of(controls, R.kernel, R.bias, gathered).matrix
     if factor.shape[2] > samples:
         # Only M M' matters: M' = Q R, M M' = R'R.
         triangle: Array = np.asarray(np.linalg.qr(factor.transpose(0, 2, 1), mode="r"))

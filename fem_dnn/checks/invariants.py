@@ -21,31 +21,16 @@ from numpy.typing import NDArray
 from fem_dnn.checks.causes import likely_cause
 from fem_dnn.checks.check import ROUND_OFF, Check, not_applicable
 from fem_dnn.checks.subject import Subject
-from fem_dnn.losses import L2Loss
+from fem_dnn.controllability import floors
 
 Array = NDArray[np.float64]
 
 SOURCE = "theory.md section 1 (invariants)"
 
-RANGES: dict[str, tuple[float, float]] = {
-    "tanh": (-1.0, 1.0),
-    "sigmoid": (0.0, 1.0),
-    "relu": (0.0, math.inf),
-    "softplus": (0.0, math.inf),
-    "gelu": (-0.16997120747990369, math.inf),
-}
-"""Infimum and supremum of each activation that has one; gelu's minimum is at u = -0.7518."""
-
-
-def _range(subject: Subject) -> tuple[float, float]:
-    activation = subject.network.activation
-    own = (-activation.supremum, activation.supremum)
-    return RANGES.get(activation.name, own)
-
 
 def _excess(subject: Subject) -> float:
     """max over nodes and samples of how far f(t) - f_I leaves [low t, high t], relative to T."""
-    low, high = _range(subject)
+    low, high = subject.network.activation.range
     levels, state, comm = subject.levels, subject.state, subject.network.space.comm
     T = float(levels.points[-1] - levels.points[0])
 
@@ -71,7 +56,7 @@ def _excess(subject: Subject) -> float:
 def state_range(subject: Subject) -> Check:
     """low t <= f(t) - f_I <= high t with low, high the range of sigma (collective)."""
     name = "state_range"
-    low, high = _range(subject)
+    low, high = subject.network.activation.range
     if not math.isfinite(low) and not math.isfinite(high):
         why = f"{subject.network.activation.name} takes all values"
         return not_applicable(name, why, SOURCE)
@@ -87,35 +72,28 @@ def state_range(subject: Subject) -> Check:
 
 
 def loss_floor(subject: Subject) -> Check:
-    """The l2 loss is at least what the targets out of reach cost (collective).
+    """The terminal loss is at least what no controls can remove (collective).
 
-    sum_s w_s (weight / 2) |g_s - [f_I + low T, f_I + high T]|^2, with the distance of a number
-    from an interval; for ReLU sum_s w_s (weight / 2) |(f_I - g)_+|^2.
+    For the l2 loss and one sample (weight / 2) |g - [f_I + low T, f_I + high T]|^2, with the
+    distance of a number from an interval; see `controllability.floors`.
     """
     name = "loss_floor"
-    low, high = _range(subject)
-    if subject.at is None or not isinstance(subject.at.problem.loss, L2Loss):
-        return not_applicable(name, "it is about the l2 loss", SOURCE)
-    if not math.isfinite(low) and not math.isfinite(high):
-        why = f"{subject.network.activation.name} takes all values, so no target is out of reach"
-        return not_applicable(name, why, SOURCE)
-    problem, loss = subject.at.problem, subject.at.problem.loss
-    T = float(subject.levels.points[-1] - subject.levels.points[0])
-    wanted = loss.targets - subject.inputs
-    distance = np.maximum(low * T - wanted, 0.0) if math.isfinite(low) else np.zeros_like(wanted)
-    if math.isfinite(high):
-        distance = np.maximum(distance, wanted - high * T)
-    squares = subject.norms(distance) ** 2
-    bound = 0.5 * loss.weight * float(problem.sample_weights @ squares)
+    if subject.at is None:
+        return not_applicable(name, "there are no targets, so no loss", SOURCE)
+    problem = subject.at.problem
+    floor = floors.loss_floor(problem)
     value = float(problem.sample_weights @ subject.at.loss_point.values)
-    holds = value >= bound * (1 - ROUND_OFF)
+    holds = value >= floor.value * (1 - ROUND_OFF)
+    share = floor.value / value if value > 0 else 0.0
     text = (
-        "the terminal loss (value) is at least what lies out of reach of f_I + T [low, high] "
-        f"(bound): {bound / value if value > 0 else 0.0:.3%} of it no training can remove"
+        "the terminal loss (value) is at least what no kernel or bias can remove (bound, "
+        f"{share:.3%} of it): {floor.by_range:.6g} because of targets beyond f_I + T [low, high]"
     )
+    if floor.together:
+        text += f", {floor.by_groups:.6g} because {floor.together} samples cannot part"
     if not holds:
-        text = f"{text}; {likely_cause(subject, lambda other: _floor_excess(other, bound))}"
-    return Check(name, holds, value, bound, text, SOURCE)
+        text = f"{text}; {likely_cause(subject, lambda other: _floor_excess(other, floor.value))}"
+    return Check(name, holds, value, floor.value, text, SOURCE)
 
 
 def _floor_excess(subject: Subject, bound: float) -> float:

@@ -17,6 +17,7 @@ from fem_dnn.pictures.bifurcation import bifurcation_diagram
 from fem_dnn.pictures.bounds import bounds_along_depth
 from fem_dnn.pictures.critical import critical_points
 from fem_dnn.pictures.fields import adjoint_state, bias_field, compared_functions, hidden_state
+from fem_dnn.pictures.gramian import gramian_spectrum
 from fem_dnn.pictures.kernels import kernel_slices
 from fem_dnn.pictures.meshes import graded_mesh
 from fem_dnn.pictures.methods import compared_methods
@@ -37,6 +38,7 @@ __all__ = [
     "critical_points",
     "decision_regions",
     "graded_mesh",
+    "gramian_spectrum",
     "hidden_state",
     "kernel_slices",
     "principal_components",

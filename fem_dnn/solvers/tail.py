@@ -1,7 +1,8 @@
 """The learning problem from a layer on, and the adjoint of a single layer.
 
 A change of layer n leaves the state before it alone. So what follows, with f(t_n) for its input, is
-a learning problem of its own, on the layers n, n + 1, ..., that costs its share of the depth.
+a learning problem of its own, on the layers n, n + 1, ..., that costs its share of the depth. Its
+optimal value is the value functional V(f, t_n) of theory.md section 8 (`problem_from`).
 """
 
 from __future__ import annotations
@@ -16,11 +17,62 @@ from fem_dnn.controls import ControlSpace
 from fem_dnn.depth import DepthLevels
 from fem_dnn.losses import OutputLayer
 from fem_dnn.nonlocal_operator import NonlocalOperator
-from fem_dnn.problem import LearningProblem, Linearisation, Work
+from fem_dnn.problem import LearningProblem, Linearisation, Tracking, Work
 from fem_dnn.regularization import Regularization
 from fem_dnn.state import LayerWeights, Network, StateTrajectory
 
 Array = NDArray[np.float64]
+
+
+def network_of(network: Network, first: int, last: int) -> Network:
+    """The network on the layers first, ..., last - 1."""
+    levels = DepthLevels(network.levels.scheme, network.levels.points[first : last + 1])
+    return Network(network.space, levels, network.activation)
+
+
+def weights_of(levels: DepthLevels, weights: LayerWeights, first: int, last: int) -> LayerWeights:
+    """Kernel and bias on the layers first, ..., last - 1; views."""
+    part = slice(first * levels.scheme.levels, last * levels.scheme.levels)
+    operator, bias = weights.operator, weights.bias
+    if operator is not None:
+        operator = NonlocalOperator(
+            operator.space, levels.weights[part], operator.coefficients[part]
+        )
+    return LayerWeights(operator, None if bias is None else bias[part])
+
+
+def tracking_from(problem: LearningProblem, first: int) -> Tracking | None:
+    """The tracking term from a layer on."""
+    tracking, levels = problem.tracking, problem.network.levels
+    if tracking is None or len(tracking.targets) != len(levels.tracking_t):
+        return tracking
+    points = len(levels.scheme.tracking_points)
+    return replace(tracking, targets=tracking.targets[first * points :])
+
+
+def problem_from(problem: LearningProblem, first: int, inputs: Array) -> LearningProblem:
+    """The learning problem from a layer on, with the controls that it has there.
+
+    Where derivatives in depth are penalised, those across t_first are left out.
+
+    Args:
+        problem: The learning problem on the whole depth.
+        first: The layer n.
+        inputs: f(t_n), shape (n_local, samples).
+    """
+    levels = problem.network.levels
+    network = network_of(problem.network, first, levels.layers)
+    controls = problem.controls.on(network.levels)
+    return replace(
+        problem,
+        network=network,
+        controls=controls,
+        inputs=inputs,
+        regularization=replace(problem.regularization, controls=controls, given=0.0),
+        tracking=tracking_from(problem, first),
+        given=weights_of(levels, problem.given, first, levels.layers),
+        work=Work(),
+    )
 
 
 class Tails:
@@ -42,33 +94,17 @@ class Tails:
 
     def _part(self, first: int) -> LearningProblem:
         problem, levels = self.problem, self.problem.network.levels
-        network = self._network(first, self.layers)
+        network = network_of(problem.network, first, self.layers)
         controls = ControlSpace(network.space, network.levels, kernel=False, bias=False)
-        tracking = problem.tracking
-        if tracking is not None and len(tracking.targets) == len(levels.tracking_t):
-            tracking = replace(tracking, targets=tracking.targets[first * self._points :])
         return replace(
             problem,
             network=network,
             controls=controls,
             regularization=Regularization(controls, 0.0, 0.0),
-            tracking=tracking,
-            given=self._weights(first, self.layers),
+            tracking=tracking_from(problem, first),
+            given=weights_of(levels, self.weights, first, self.layers),
             work=Work(),
         )
-
-    def _network(self, first: int, last: int) -> Network:
-        network = self.problem.network
-        levels = DepthLevels(network.levels.scheme, network.levels.points[first : last + 1])
-        return Network(network.space, levels, network.activation)
-
-    def _weights(self, first: int, last: int) -> LayerWeights:
-        part = slice(first * self.per_slab, last * self.per_slab)
-        operator, bias = self.weights.operator, self.weights.bias
-        if operator is not None:
-            omega = self.problem.network.levels.weights[part]
-            operator = NonlocalOperator(operator.space, omega, operator.coefficients[part])
-        return LayerWeights(operator, None if bias is None else bias[part])
 
     def state(self, first: int, f: Array, outputs: OutputLayer | None) -> Linearisation:
         """State and loss from a layer on, solved now: the weights may change afterwards.
@@ -114,5 +150,6 @@ class Tails:
         )
         tracking = self.problem.tracking
         residuals = misfit[points] * (1.0 if tracking is None else tracking.weight)
-        network, weights = self._network(n, n + 1), self._weights(n, n + 1)
+        network = network_of(self.problem.network, n, n + 1)
+        weights = weights_of(self.problem.network.levels, self.weights, n, n + 1)
         return solve_adjoint(network, weights, here, terminal, residuals)

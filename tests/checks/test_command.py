@@ -71,6 +71,7 @@ def test_check_solves_and_checks(runs):
     out = runs[0] / "solved"
     assert json.loads((out / "result.json").read_text()) == result
     assert (out / "checks.png").stat().st_size > 10_000
+    assert (out / "gramian.png").stat().st_size > 10_000
     page = (out / "report.html").read_text()
     assert page.count("data:image/png;base64,") >= 5
     for check in checks.values():
