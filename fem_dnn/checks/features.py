@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fem_dnn.checks.subject import Subject
-from fem_dnn.gram import GramFactor
+from fem_dnn.gram_factor import GramFactor
 
 Array = NDArray[np.float64]
 

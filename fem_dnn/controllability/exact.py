@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from fem_dnn.controllability.targets import OutOfReach, targets_of
 from fem_dnn.controls import ControlParts
 from fem_dnn.depth import DepthLevels
-from fem_dnn.gram import GramFactor
+from fem_dnn.gram_factor import GramFactor
 from fem_dnn.problem import LearningProblem, Linearisation
 
 Array = NDArray[np.float64]

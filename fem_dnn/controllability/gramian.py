@@ -24,7 +24,7 @@ from petsc4py import PETSc
 from slepc4py import SLEPc
 
 from fem_dnn.controllability.end_point import EndPointMap
-from fem_dnn.gram import GramFactor
+from fem_dnn.gram_factor import GramFactor
 from fem_dnn.problem import Linearisation
 from fem_dnn.solvers.petsc import PREFIX, original_errors
 

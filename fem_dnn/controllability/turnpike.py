@@ -20,7 +20,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fem_dnn.gram import GramFactor
+from fem_dnn.gram_factor import GramFactor
 from fem_dnn.problem import LearningProblem
 
 Array = NDArray[np.float64]
