@@ -75,11 +75,21 @@ class Descent:
         return at, text.format(gradient_norm=at.gradient_norm, iterations=iterations)
 
     def forcing(self, norm: float) -> float:
-        """The relative accuracy that a Newton step's linear solve needs at a gradient norm."""
-        relative = norm / (self.history.iterations[0].gradient_norm or 1.0)
-        # No less accurate than quadratic convergence needs, no more than the last step needs.
+        """The relative accuracy that a Newton step's linear solve needs at a gradient norm.
+
+        The square of the last step's reduction of the gradient (Eisenstat & Walker, SIAM J. Sci.
+        Comput. 17, 1996): little is asked while steps are short and the model is poor. Where a step
+        has done well, the gradient's own size is asked for, so that the end is quadratic.
+        """
+        lines = self.history.iterations
+        before = lines[-2].gradient_norm if len(lines) > 1 else norm
+        reduction = norm / before if before > 0 else 1.0
+        needed = 0.9 * reduction**2
+        if reduction < FORCING:
+            needed = min(needed, norm / (lines[0].gradient_norm or 1.0))
+        # No more accurate than the last step needs.
         last = 0.3 * self.target / norm if norm > self.target else 1.0
-        return min(FORCING, max(relative, last))
+        return min(FORCING, max(needed, last))
 
 
 Descend = Callable[[Descent], tuple[Linearisation, str]]

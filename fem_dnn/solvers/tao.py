@@ -110,11 +110,11 @@ def descend_by_tao(
         if hessian:
             # petsc4py does not tell them; every one takes one product.
             history.linear_iterations = linear_iterations + history.hessian_solves
-            if not any(map(descent.options.given, ("ksp_rtol", "tao_bnk_ksp_rtol"))):
-                forcing = descent.forcing(petsc.at(tao.getSolution()).gradient_norm)
-                tao.getKSP().setTolerances(rtol=forcing)
         if tao.getIterationNumber() > 0:  # the start is in the history already
             history.add(petsc.at(tao.getSolution()))
+        if hessian and not any(map(descent.options.given, ("ksp_rtol", "tao_bnk_ksp_rtol"))):
+            forcing = descent.forcing(petsc.at(tao.getSolution()).gradient_norm)
+            tao.getKSP().setTolerances(rtol=forcing)
 
     def l2_convergence(tao: PETSc.TAO) -> int:
         """The L2 norm of the projected gradient, in place of |T' gradient| or TAO's own."""
