@@ -35,6 +35,7 @@ class NonlocalOperator:
 
     def __init__(self, space: WidthSpace, level_weights: Array, coefficients: Array) -> None:
         self.space = space
+        self.level_weights = level_weights
         self.coefficients = coefficients
         self._sqrt_omega = np.sqrt(level_weights)
         self._sqrt_hx = space.sqrt_weights[space.owned, None]

@@ -20,6 +20,7 @@ PICTURES = {
     "continuum": ("hidden_state", "kernel", "convergence", "continuum"),
     "disc": ("hidden_state", "kernel", "convergence", "turned"),
     "bang_bang": ("hidden_state", "kernel", "convergence", "bang_bang"),
+    "dynamics": ("hidden_state", "kernel", "dynamics"),
     "existence": ("hidden_state", "convergence", "velocity_set", "oscillation", "turns", "gaps"),
     "digits": ("hidden_state", "kernel", "convergence", "confusion"),
     "bifurcation": ("bifurcation", "circles"),
