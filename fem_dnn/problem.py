@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,6 +82,16 @@ class Work:
     def minus(self, earlier: Work) -> Work:
         """What has been done since."""
         return self.plus(earlier, -1)
+
+
+class Coordinates(Protocol):
+    """T of coordinates z in which a step of the control is T z, and its length |z|."""
+
+    def apply(self, z: Array) -> Array:
+        """T z (collective)."""
+
+    def apply_transpose(self, g: Array) -> Array:
+        """T' g: a gradient by z (collective)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,6 +176,10 @@ class LearningProblem:
     def linearise(self, control: Array) -> Linearisation:
         """Everything known at a control, computed when asked for. The control is not copied."""
         return Linearisation(self, control)
+
+    def metric(self, at: Linearisation) -> Coordinates | None:
+        """How steps from a point are measured; None: in L2, whatever the point."""
+        return None
 
     def objective(self, control: Array) -> float:
         """J at a control (collective)."""
@@ -267,6 +282,11 @@ class Linearisation:
     def gradient_norm(self) -> float:
         """L2 norm of the reduced gradient, projected where the controls have bounds."""
         return self.problem.controls.norm(self.projected_gradient)
+
+    @property
+    def length(self) -> float:
+        """L2 norm of the controls."""
+        return self.problem.controls.norm(self.control)
 
     @cached_property
     def _curvature(self) -> Array:

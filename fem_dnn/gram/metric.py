@@ -1,0 +1,52 @@
+"""The metric of the controls in Gram form: how far a step of q moves kernel and bias.
+
+A change dq of q changes the kernel by sum_s dq_s(x) f_s(y) / lambda_a and the bias by
+sum_s dq_s / lambda_b, so its square length in L2 is, at every level and with the states held,
+
+    sum_ss' N_ss' <dq_s, dq_s'>,    N = <f_s, f_s'> / lambda_a^2 + 1 / lambda_b^2.
+
+In z of q = q_0 + T z, T = N^{-1/2}, it is |z|^2. Conjugate gradients in q itself are hopeless: the
+Hessian's largest part is K, whose condition number is that of the samples' Gram matrices. In z that
+part is between lambda_a and lambda_b times the identity, as in the dense form. N depends on the
+states, so T is made anew at every iterate. Samples that are (nearly) dependent make N singular: T
+is that of N + epsilon tr(N), and along such dq nothing changes but round-off.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fem_dnn.gram.controls import GramControls
+
+Array = NDArray[np.float64]
+
+EPSILON = 1e-14
+"""Eigenvalues of N below this part of its trace count as that."""
+
+
+class GramMetric:
+    """T at one point.
+
+    Args:
+        controls: The controls in Gram form.
+        metric: N, shape (levels, S, S), the same on every rank.
+    """
+
+    def __init__(self, controls: GramControls, metric: Array) -> None:
+        self.controls = controls
+        values, vectors = np.linalg.eigh(metric)
+        trace = np.trace(metric, axis1=1, axis2=2)[:, None]
+        # A level at which all states vanish and there is no bias: its q changes nothing.
+        floor = np.where(trace > 0, EPSILON * trace, 1.0)
+        roots = np.sqrt(np.maximum(values, 0.0) + floor)
+        self.blocks = (vectors / roots[:, None, :]) @ vectors.swapaxes(1, 2)
+        """T, shape (levels, S, S); symmetric."""
+
+    def apply(self, z: Array) -> Array:
+        """T z."""
+        result = z.copy()
+        np.matmul(self.controls.q(z), self.blocks, out=self.controls.q(result))
+        return result
+
+    apply_transpose = apply
