@@ -94,6 +94,13 @@ class Coordinates(Protocol):
         """T' g: a gradient by z (collective)."""
 
 
+class Metric(Coordinates, Protocol):
+    """Coordinates of a point's own, which may see little of some steps."""
+
+    def unseen(self, step: Array) -> Array:
+        """To be added to a Hessian product: steps that change nothing count as Tikhonov's."""
+
+
 @dataclass(frozen=True, eq=False)
 class LearningProblem:
     """The discrete learning problem.
@@ -177,7 +184,7 @@ class LearningProblem:
         """Everything known at a control, computed when asked for. The control is not copied."""
         return Linearisation(self, control)
 
-    def metric(self, at: Linearisation) -> Coordinates | None:
+    def metric(self, at: Linearisation) -> Metric | None:
         """How steps from a point are measured; None: in L2, whatever the point."""
         return None
 

@@ -9,7 +9,8 @@ In z of q = q_0 + T z, T = N^{-1/2}, it is |z|^2. Conjugate gradients in q itsel
 Hessian's largest part is K, whose condition number is that of the samples' Gram matrices. In z that
 part is between lambda_a and lambda_b times the identity, as in the dense form. N depends on the
 states, so T is made anew at every iterate. Samples that are (nearly) dependent make N singular: T
-is that of N + epsilon tr(N), and along such dq nothing changes but round-off.
+is that of N + epsilon tr(N). Along such dq nothing changes, so the Hessian by q vanishes; where
+its lowest eigenvalue is looked for, lambda epsilon tr(N) is added to it, as if R saw them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from fem_dnn.gram.controls import GramControls
 Array = NDArray[np.float64]
 
 EPSILON = 1e-14
-"""Eigenvalues of N below this part of its trace count as that."""
+"""Part of N's trace that is added to it."""
 
 
 class GramMetric:
@@ -31,15 +32,16 @@ class GramMetric:
     Args:
         controls: The controls in Gram form.
         metric: N, shape (levels, S, S), the same on every rank.
+        tikhonov: The smallest Tikhonov weight, lambda.
     """
 
-    def __init__(self, controls: GramControls, metric: Array) -> None:
-        self.controls = controls
+    def __init__(self, controls: GramControls, metric: Array, tikhonov: float) -> None:
+        self.controls, self.tikhonov = controls, tikhonov
         values, vectors = np.linalg.eigh(metric)
         trace = np.trace(metric, axis1=1, axis2=2)[:, None]
         # A level at which all states vanish and there is no bias: its q changes nothing.
-        floor = np.where(trace > 0, EPSILON * trace, 1.0)
-        roots = np.sqrt(np.maximum(values, 0.0) + floor)
+        self._floor = np.where(trace > 0, EPSILON * trace, 1.0)
+        roots = np.sqrt(np.maximum(values, 0.0) + self._floor)
         self.blocks = (vectors / roots[:, None, :]) @ vectors.swapaxes(1, 2)
         """T, shape (levels, S, S); symmetric."""
 
@@ -50,3 +52,10 @@ class GramMetric:
         return result
 
     apply_transpose = apply
+
+    def unseen(self, step: Array) -> Array:
+        """lambda epsilon tr(N) dq: what a step that N cannot see is held by."""
+        result = np.zeros_like(step)
+        q = self.controls.q(step)
+        self.controls.q(result)[...] = self.tikhonov * self._floor[:, :, None] * q
+        return result

@@ -99,7 +99,8 @@ class GramProblem(LearningProblem):
     def metric(self, at: Linearisation) -> GramMetric:
         """The L2 metric of the kernels and biases that q stands for at the states there."""
         assert isinstance(at, GramLinearisation)
-        return GramMetric(self.controls, self.form.metric(at.state.gram))
+        lowest = min(self.regularization.weights)
+        return GramMetric(self.controls, self.form.metric(at.state.gram), lowest)
 
 
 def why_not(problem: LearningProblem) -> str | None:

@@ -199,9 +199,7 @@ class PetscProblem:
         self.gradient(solver, x, g)
         return self.objective(solver, x)
 
-    def set_hessian(
-        self, solver: PETSc.Object, x: PETSc.Vec, _H: PETSc.Mat, _P: PETSc.Mat
-    ) -> None:
+    def set_hessian(self, solver: PETSc.Object, x: PETSc.Vec, _H: PETSc.Mat, _P: PETSc.Mat) -> None:
         """Move the shell Hessian, and the metric, to the iterate."""
         self._iterate, self.failure = self._visit(x), None
         self._shell.at, self._shell.riesz = self._iterate.at, self.riesz
