@@ -184,6 +184,16 @@ class LearningProblem:
         """Everything known at a control, computed when asked for. The control is not copied."""
         return Linearisation(self, control)
 
+    @property
+    def operations(self) -> float:
+        """Operations of the largest matrix product that one rank does at once."""
+        space = self.network.space
+        return 2.0 * space.n_local * space.n_nodes * self.inputs.shape[1]
+
+    def distance(self, at: Linearisation, before: Linearisation) -> float:
+        """L2 length of the step from one point to another (collective)."""
+        return self.controls.norm(at.control - before.control)
+
     def metric(self, at: Linearisation) -> Metric | None:
         """How steps from a point are measured; None: in L2, whatever the point."""
         return None

@@ -65,6 +65,11 @@ class GramOperator(NonlocalOperator):
             np.matmul(everywhere, (self._scale[level] * q).T, out=dense[level])
         return dense
 
+    def values(self) -> Array:
+        """a(x, y) in file order, shape (levels, n_nodes, n_nodes), on every rank (collective)."""
+        left, right = (self.space.to_file_order(f, axis=1) for f in (self.left, self.right))
+        return np.matmul(left, right.swapaxes(1, 2))
+
     def kernel_slice(self, level: int, x: Array, y: Array) -> Array:
         """Values a(x, y) at some nodes of one level, file order, shape (len(x), len(y)).
 

@@ -96,6 +96,16 @@ class GramProblem(LearningProblem):
         """Everything known at a control, computed when asked for. The control is not copied."""
         return GramLinearisation(self, control)
 
+    @property
+    def operations(self) -> float:
+        """Operations of the largest matrix product that one rank does at once."""
+        return 2.0 * self.network.space.n_local * len(self.sample_weights) ** 2
+
+    def distance(self, at: Linearisation, before: Linearisation) -> float:
+        """L2 length of the step in kernel, bias and outputs, at the states of its end."""
+        assert isinstance(at, GramLinearisation)
+        return at.length_of(at.control - before.control)
+
     def metric(self, at: Linearisation) -> GramMetric:
         """The L2 metric of the kernels and biases that q stands for at the states there."""
         assert isinstance(at, GramLinearisation)
@@ -197,10 +207,16 @@ class GramLinearisation(Linearisation):
     @property
     def length(self) -> float:
         """L2 norm of kernel, bias and output layer."""
-        problem = self.problem
-        N, omega = self._form.metric(self.state.gram), problem.network.levels.weights
-        outer = self.control[problem.controls.blocks["q"].stop :]
-        square = omega @ np.sum(N * self._qq, axis=(1, 2)) + problem.controls.dot(outer, outer)
+        return self.length_of(self.control)
+
+    def length_of(self, step: Array) -> float:
+        """L2 norm of the kernel, bias and output layer of a step, the states held (collective)."""
+        problem, controls = self.problem, self.problem.controls
+        q, N = controls.q(step), self._form.metric(self.state.gram)
+        # Coordinates are orthonormal: neither omega nor the node weights enter again.
+        local = sum(float(np.sum(N[k] * (q[k].T @ q[k]))) for k in range(len(q)))
+        outer = step[controls.blocks["q"].stop :]
+        square = float(problem.network.space.sum(np.array(local))) + controls.dot(outer, outer)
         return float(np.sqrt(max(square, 0.0)))
 
     @cached_property
