@@ -194,6 +194,10 @@ class LearningProblem:
         """L2 length of the step from one point to another (collective)."""
         return self.controls.norm(at.control - before.control)
 
+    def moved(self, at: Linearisation, step: Array) -> Array:
+        """The control after a step from a point: of what the gradient and the Hessian speak."""
+        return at.control + step
+
     def metric(self, at: Linearisation) -> Metric | None:
         """How steps from a point are measured; None: in L2, whatever the point."""
         return None

@@ -17,8 +17,8 @@ from fem_dnn._version import __version__
 from fem_dnn.active_set import ActiveSet
 from fem_dnn.assembly import Model
 from fem_dnn.files import write_whole
+from fem_dnn.gram.linearisation import GramLinearisation
 from fem_dnn.gram.operator import GramOperator
-from fem_dnn.gram.problem import GramLinearisation
 from fem_dnn.nonlocal_operator import kernel_values
 from fem_dnn.problem import Linearisation
 from fem_dnn.solvers import Solution

@@ -7,6 +7,7 @@ With gamma = eta = 0, no mask and no bounds, optimal controls are sums over the 
 at every control level. Here q is the control; see `problem` for what becomes of the equations.
 """
 
-from fem_dnn.gram.problem import GramLinearisation, GramProblem
+from fem_dnn.gram.linearisation import GramLinearisation
+from fem_dnn.gram.problem import GramProblem
 
 __all__ = ["GramLinearisation", "GramProblem"]

@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fem_dnn.assembly import Model
-from fem_dnn.gram.problem import GramLinearisation, GramProblem, why_not
+from fem_dnn.gram.linearisation import GramLinearisation
+from fem_dnn.gram.problem import GramProblem, why_not
 from fem_dnn.problem import Linearisation
 
 NODES_PER_SAMPLE = 4

@@ -26,6 +26,15 @@ EPSILON = 1e-14
 """Part of N's trace that is added to it."""
 
 
+def floor(matrices: Array) -> Array:
+    """epsilon times the traces, (levels, S, S) -> (levels, 1).
+
+    At a level where all states vanish and there is no bias, q changes nothing: there it is 1.
+    """
+    trace = np.trace(matrices, axis1=1, axis2=2)[:, None]
+    return np.where(trace > 0, EPSILON * trace, 1.0)
+
+
 class GramMetric:
     """T at one point.
 
@@ -38,9 +47,7 @@ class GramMetric:
     def __init__(self, controls: GramControls, metric: Array, tikhonov: float) -> None:
         self.controls, self.tikhonov = controls, tikhonov
         values, vectors = np.linalg.eigh(metric)
-        trace = np.trace(metric, axis1=1, axis2=2)[:, None]
-        # A level at which all states vanish and there is no bias: its q changes nothing.
-        self._floor = np.where(trace > 0, EPSILON * trace, 1.0)
+        self._floor = floor(metric)
         roots = np.sqrt(np.maximum(values, 0.0) + self._floor)
         self.blocks = (vectors / roots[:, None, :]) @ vectors.swapaxes(1, 2)
         """T, shape (levels, S, S); symmetric."""

@@ -1,13 +1,11 @@
 """State, tangent and adjoint where q is the control; all nodes meet in S x S Gram matrices.
 
-With G = <f_s, f_s'>, K = G / lambda_a + 1 / lambda_b (see `problem`), r_s = w_s sigma'(u_s) p_s:
+With G = <f_s, f_s'> and K = G / lambda_a + 1 / lambda_b (see `problem`)
 
     d_t f = sigma(u),  u = K q
     d_t df = sigma'(u) du,  du = K dq + dK q,  dK = (<df, f> + <f, df>) / lambda_a
-    -d_t (w p) = M f / lambda_a (+ w mu (f - g)),  M = <q, q> + <q, r> + <r, q>
-    -d_t d(w p) = (dM f + M df) / lambda_a (+ w mu df),  dM = <dq, q + r> + <q, dr> + transposed
 
-In arrays [node, sample] products with the symmetric K, M stand on the right. The implicit stages of
+In arrays [node, sample] products with the symmetric K stand on the right. The implicit stages of
 a slab couple the samples: `slab.solve_stages` is given them as one long sample.
 """
 
@@ -26,6 +24,9 @@ from fem_dnn.state import Network, StateTrajectory, march
 Array = NDArray[np.float64]
 Levelwise = Callable[[slice], Array]
 """Values at some levels, shape (levels, n_local, S), made when asked for."""
+
+PreActivation = Callable[[slice], Callable[[Array, Array], Array]]
+"""A slab's levels -> (f there, <f_s, f_s'> there) -> u there."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,13 +84,13 @@ class GramState(StateTrajectory):
 
 
 def solve_gram_state(
-    form: GramForm, q: Levelwise, inputs: Array, given: Array | None, *, tracked: bool
+    form: GramForm, of_slab: PreActivation, inputs: Array, given: Array | None, *, tracked: bool
 ) -> GramState:
-    """Solve d_t f = sigma(K q + b).
+    """Solve d_t f = sigma(u + b).
 
     Args:
         form: K.
-        q: The control's nodal values.
+        of_slab: u, e.g. `of_control`.
         inputs: f_I, shape (n_local, S).
         given: Values of a bias that is no control, shape (levels, n_local, 1), or None.
         tracked: Whether to keep the states at the tracking points.
@@ -114,14 +115,15 @@ def solve_gram_state(
     def slopes_of_slab(n: int) -> Slopes:
         slab = levels.of_slab(n)
         part = slice(slab.start, slab.stop)
-        values = q(part)
+        pre_activation = of_slab(part)
 
         def slopes(stages: Array) -> Array:
             F = stages.reshape(-1, *shape)
             if not levels.scheme.explicit:
                 state.stages[part] = F
             state.gram[part] = form.inner(F, F)
-            u = np.matmul(values, form.K(state.gram[part]), out=state.u[part])
+            u = state.u[part]
+            u[...] = pre_activation(F, state.gram[part])
             if given is not None:
                 u += given[part]
             value, state.slope[part] = network.activation.evaluate(u, 1)
@@ -133,6 +135,16 @@ def solve_gram_state(
     return state
 
 
+def of_control(form: GramForm, q: Levelwise) -> PreActivation:
+    """u = K q."""
+
+    def of_slab(part: slice) -> Callable[[Array, Array], Array]:
+        values = q(part)
+        return lambda F, gram: np.asarray(values @ form.K(gram))
+
+    return of_slab
+
+
 @dataclass(eq=False)
 class GramTangent:
     """Derivative of the state in a direction of q.
@@ -141,14 +153,14 @@ class GramTangent:
         stages: df at the control levels, shape (levels, n_local, S).
         terminal: df(T), shape (n_local, S).
         u: du at the control levels.
-        gram: d<f_s, f_s'> there, shape (levels, S, S).
+        cross: <df_s, f_s'> there, shape (levels, S, S).
         tracked: df at the tracking points.
     """
 
     stages: Array
     terminal: Array
     u: Array
-    gram: Array
+    cross: Array
     tracked: Array
 
 
@@ -169,7 +181,7 @@ def solve_gram_tangent(
         stages=ends[:-1] if levels.scheme.explicit else np.empty_like(state.u),
         terminal=ends[-1],
         u=np.empty_like(state.u),
-        gram=np.empty_like(state.gram),
+        cross=np.empty_like(state.gram),
         tracked=np.empty_like(state.tracked),
     )
 
@@ -183,8 +195,9 @@ def solve_gram_tangent(
             dF = stages.reshape(-1, *shape)
             if not levels.scheme.explicit:
                 tangent.stages[part] = dF
-            tangent.gram[part] = symmetric(form.inner(dF, state.stages[part]))
-            du = np.matmul(values, form.kernel * tangent.gram[part], out=tangent.u[part])
+            tangent.cross[part] = form.inner(dF, state.stages[part])
+            dK = form.kernel * symmetric(tangent.cross[part])
+            du = np.matmul(values, dK, out=tangent.u[part])
             du += driven
             return (state.slope[part] * du).reshape(stages.shape)
 
@@ -213,7 +226,7 @@ def march_gram_back(
     Yields:
         Slab by slab, the last first: its levels and P there.
     """
-    shape = terminal.shape
+    shape = terminal.shape  # S, or as many columns as are marched together
 
     def joined(part: slice, P: Array) -> Array:
         return _joined(slopes(part, P.reshape(-1, *shape)))

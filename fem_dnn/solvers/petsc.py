@@ -5,7 +5,8 @@ derivatives of the controls are penalised they hold z of c = c_0 + T z instead, 
 the regulariser's own inner product (`riesz`); convergence is judged in L2 all the same. Bounds on
 nodal values are a box in L2-orthonormal coordinates alone, so there these are kept. Where steps are
 measured by a metric of the iterate's own (`LearningProblem.metric`), z is that of the last iterate:
-as it moves, the vector stays and its meaning changes, c = c_k + T_k (z - z_k).
+as it moves, the vector stays and its meaning changes, c = c_k + T_k (z - z_k), or what
+`LearningProblem.moved` makes of that step.
 """
 
 from __future__ import annotations
@@ -136,7 +137,10 @@ class PetscProblem:
         if self.riesz is None or self._origin is None:
             return np.array(z)
         control, origin = self._origin
-        return np.asarray(control + self.riesz.apply(z - origin))
+        step = self.riesz.apply(z - origin)
+        return (
+            control + step if self._measured is None else self.problem.moved(self._measured, step)
+        )
 
     def at(self, x: PETSc.Vec) -> Linearisation:
         """The linearisation at a vector (collective)."""

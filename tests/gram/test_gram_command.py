@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from program import batch, merged, write_case
 
-SAMPLES, CELLS, LAYERS = 2, 20, 4
+SAMPLES, CELLS, LAYERS = 2, 12, 2
 
 TABLES = {
     "mesh": {

@@ -62,57 +62,79 @@ def test_equals_the_dense_problem_at_equal_controls(scheme: str, kind: str) -> N
         assert relative(in_file_order(space, mine), in_file_order(space, other)) < 1e-13
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("scheme", SCHEMES)
-def test_gradient_by_the_chain_rule(scheme: str, kind: str) -> None:
-    """dJ/dq dq = grad J . (da, db), da = sum (dq f + q df) / lambda_a, db = sum dq / lambda_b."""
-    at = gram_point(scheme=scheme, **KINDS[kind])
-    problem, form, dense = at.problem, at.problem.form, at.dense()
+def change_of_controls(at: GramLinearisation, step: np.ndarray) -> np.ndarray:
+    """da = sum (dq f + q df) / lambda_a, db = sum dq / lambda_b, as a dense control vector."""
+    problem, form = at.problem, at.problem.form
     space, omega = problem.network.space, problem.network.levels.weights
-    direction = problem.controls.random_direction(2)
-    dq = problem.controls.q(direction) / problem.controls.bias_scale[:, :, None]
-    q = at.q(slice(None))
+    dq = problem.controls.q(step) / problem.controls.bias_scale[:, :, None]
     tangent = solve_gram_tangent(form, at.q, at.state, lambda part: dq[part])
     changes = [
         GramOperator(space, omega, form.kernel * left, right).coefficients
-        for left, right in ((dq, at.state.stages), (q, tangent.stages))
+        for left, right in ((dq, at.state.stages), (at.q(slice(None)), tangent.stages))
     ]
-    layer = problem.controls.split(direction)
-    controls = dense.problem.controls
-    parts = ControlParts(
-        changes[0] + changes[1],
-        form.bias * dq.sum(axis=2) * controls.bias_scale,
-        layer.outputs,
-        layer.offsets,
-    )
-    expected = controls.dot(dense.gradient, controls.join(parts))
-    assert problem.controls.dot(at.gradient, direction) == pytest.approx(expected, rel=1e-11)
+    layer, controls = problem.controls.split(step), problem.dense.controls
+    bias = form.bias * dq.sum(axis=2) * controls.bias_scale
+    return controls.join(ControlParts(sum(changes), bias, layer.outputs, layer.offsets))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_gradient_and_hessian_by_the_chain_rule(scheme: str, kind: str) -> None:
+    """dJ/dq dq = grad J . D dq, and dq' H dq = D dq' . H D dq."""
+    at = gram_point(scheme=scheme, **KINDS[kind])
+    dense, controls = at.dense(), at.problem.controls
+    v, other = (controls.random_direction(seed) for seed in (2, 3))
+    Dv, Dother = (change_of_controls(at, step) for step in (v, other))
+    dot = dense.problem.controls.dot
+    assert controls.dot(at.gradient, v) == pytest.approx(dot(dense.gradient, Dv), rel=1e-11)
+    product = at.hessian_action(v)
+    scale = controls.norm(product)
+    expected = dense.hessian_action(Dv)
+    assert abs(controls.dot(product, other) - dot(expected, Dother)) < 1e-12 * scale
+    assert abs(controls.dot(product, v) - dot(expected, Dv)) < 1e-12 * scale
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("scheme", ["resnet", "dg1"])
 def test_taylor_remainders_and_symmetry(scheme: str, kind: str) -> None:
-    """J and its gradient differ from their expansions by the third and second power of the step."""
+    """Along `moved` J differs from its quadratic expansion by the third power of the step.
+
+    That J + gradient + Hessian is the expansion only where steps are taken like this, and that the
+    same states are met along q + dq to first order, is what makes Newton's method quadratic.
+    """
     at = gram_point(scheme=scheme, **KINDS[kind])
     problem, controls = at.problem, at.problem.controls
     v, other = (controls.random_direction(seed) for seed in (3, 4))
+    v *= 1 / at.length_of(v)
     product = at.hessian_action(v)
-    # The problem varies on the scale of lambda.
-    steps = 2e-4 * 0.5 ** np.arange(4)
+    steps = 2e-2 * 0.5 ** np.arange(4)
     remainders = []
     for step in steps:
-        there = problem.linearise(at.control + step * v)
+        there = problem.linearise(problem.moved(at, step * v))
         linear = step * controls.dot(at.gradient, v) + 0.5 * step**2 * controls.dot(product, v)
-        remainders.append(
-            (
-                abs(there.objective - at.objective - linear),
-                controls.norm(there.gradient - at.gradient - step * product),
-            )
-        )
+        along = controls.norm(there.control - at.control - step * v)
+        remainders.append((abs(there.objective - at.objective - linear), along))
     slopes = np.polyfit(np.log(steps), np.log(remainders), 1)[0]
-    assert slopes[0] > 2.8 and slopes[1] > 1.9
+    assert slopes[0] > 2.8 and slopes[1] > 1.8
     one, two = controls.dot(other, product), controls.dot(v, at.hessian_action(other))
-    assert abs(one - two) < 1e-13 * controls.norm(product)
+    assert abs(one - two) < 1e-13 * controls.norm(product) * controls.norm(other)
+
+
+@pytest.mark.parametrize("kind", ["tracking", "given bias"])
+@pytest.mark.parametrize("scheme", ["resnet", "dg1"])
+def test_a_step_keeps_the_states_of_kernel_and_bias(scheme: str, kind: str) -> None:
+    """And has less R: what is left out of the kernel sees no sample."""
+    at = gram_point(scheme=scheme, **KINDS[kind])
+    step = 0.1 * at.problem.controls.random_direction(3)
+    step *= at.length / at.length_of(step)
+    there = at.problem.linearise(at.problem.moved(at, step))
+    dense = at.dense()
+    ahead = dense.problem.linearise(dense.control + change_of_controls(at, step))
+    assert relative(there.state.ends, at.state.ends) > 1e-3, "a step that moves nothing"
+    assert there.loss == pytest.approx(ahead.loss, rel=1e-11)
+    space = at.problem.network.space
+    assert relative(*(in_file_order(space, p.state.ends) for p in (there, ahead))) < 1e-11
+    assert there.regularization < ahead.regularization
 
 
 @pytest.mark.parametrize("scheme", ["resnet", "dg2"])
