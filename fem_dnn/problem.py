@@ -304,6 +304,9 @@ class Linearisation:
         """L2 norm of the reduced gradient, projected where the controls have bounds."""
         return self.problem.controls.norm(self.projected_gradient)
 
+    def forget(self) -> None:
+        """Called where a solver has left this point for good; what is large may be dropped."""
+
     @property
     def length(self) -> float:
         """L2 norm of the controls."""

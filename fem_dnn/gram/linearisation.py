@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
+_LARGE = ("_weighted_ends", "costate", "gradient", "_costate_curvature")
+
 REFINEMENTS = 2
 """Steps of iterative refinement with which K q = u is solved."""
 
@@ -54,6 +56,11 @@ class GramLinearisation(Linearisation):
         self._coordinates = problem.controls.q(control)
         outer = problem.output_direction(problem.controls.split(control))
         self.output_layer = outer or problem.given_outputs
+
+    def forget(self) -> None:
+        """Drop all arrays but the control; they are made anew when asked for."""
+        for name in ("state", "loss_point", "misfit", "weights", "adjoint", *_LARGE):
+            self.__dict__.pop(name, None)
 
     def q(self, part: slice) -> Array:
         """Values of q at some levels, shape (levels, n_local, S)."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,9 +46,18 @@ class GramForm:
 
     def inner(self, f: Array, g: Array) -> Array:
         """<f_s, g_s'> at every level, (levels, n_local, S) twice -> (levels, S, S) (collective)."""
-        space = self.network.space
-        local = np.matmul(f.swapaxes(-1, -2), g * space.local_weights[:, None])
-        return space.sum(local)
+        h = self._weights
+        weighted = g if isinstance(h, float) else g * h
+        local = np.matmul(f.swapaxes(-1, -2), weighted)
+        if isinstance(h, float):
+            local *= h
+        return self.network.space.sum(local)
+
+    @cached_property
+    def _weights(self) -> float | Array:
+        """The node weights; one number where they are equal on this rank: a pass less over g."""
+        h = self.network.space.local_weights
+        return float(h[0]) if len(h) and np.all(h == h[0]) else h[:, None]
 
     def K(self, gram: Array) -> Array:
         """K of Gram matrices."""

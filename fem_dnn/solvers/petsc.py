@@ -126,6 +126,7 @@ class PetscProblem:
         """Take an iterate's own metric, where it has one; whether coordinates have changed."""
         if self._measured is None or self._measured is visited.at:
             return False
+        self._measured.forget()
         self.riesz, self._measured = self.problem.metric(visited.at), visited.at
         self._shell.riesz = self.riesz
         self._origin = visited.at.control, visited.z
