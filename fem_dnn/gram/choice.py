@@ -1,8 +1,8 @@
 """In which form a case's learning problem is solved: dense, or the Gram form.
 
-The Gram form costs O(nodes S^2) where the dense one costs O(nodes^2 S). Measured with 16 samples on
-one core, a Hessian product takes as long in both at about 64 nodes, and in the Gram form a seventh
-as long at 256 nodes and a fourteenth as long at 1 000 (`benchmarks/width.py`).
+The Gram form costs O(nodes S^2) where the dense one costs O(nodes^2 S). With 16 samples and 32
+layers a dense Hessian product takes 2.6 times as long at 250 nodes, 12 times at 1 000
+(docs/width.md, made by `benchmarks/width.py`).
 """
 
 from __future__ import annotations
