@@ -10,8 +10,9 @@ where A*_ik = w_k A_ki / w_i. No factor w_s (sample weight) is in p.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +38,57 @@ class AdjointTrajectory:
     q: Array
 
 
-def _march_back(
+def march_back(
+    network: Network,
+    terminal: Array,
+    residuals: Array,
+    slopes: Callable[[slice, Array], Array],
+) -> Iterator[tuple[int, slice, Array, Array]]:
+    """March the adjoint scheme -d_t p = slopes + r, p(T) = terminal, from T to 0.
+
+    Args:
+        network: Width space, depth levels, activation.
+        terminal: p(T), shape (n_local, samples).
+        residuals: r at the tracking points; empty where nothing is tracked.
+        slopes: (a slab's levels as a slice, P there) -> slopes there. Called last, on every slab,
+            at the P that solves it.
+
+    Yields:
+        Slab by slab, the last first: its number n, its levels, P there, and p(t_n).
+    """
+    levels, scheme = network.levels, network.levels.scheme
+    stage_shape = (scheme.levels, *terminal.shape)
+    guess = np.zeros(stage_shape)
+    points = len(scheme.tracking_points)
+    backwards = scheme.extrapolation[::-1, ::-1]
+    p = terminal
+    for n in reversed(range(levels.layers)):
+        tau = levels.steps[n]
+        slab = levels.of_slab(n)
+        part = slice(slab.start, slab.stop)
+        start = np.broadcast_to(p, stage_shape)
+        if len(residuals):
+            r = residuals[n * points : (n + 1) * points]
+            start = start + tau * combine(scheme.adjoint_tracking, r)
+            p = p + tau * combine(scheme.tracking_weights, r)
+        if scheme.explicit:
+            P, slope = start, slopes(part, start)
+        else:
+            interval = (float(levels.points[n]), float(levels.points[n + 1]))
+            P, slope = solve_stages(
+                scheme.adjoint_stages,
+                interval,
+                start,
+                partial(slopes, part),
+                guess,
+                network.space.sum,
+            )
+            guess = combine(backwards, slope)
+        p = p + combine(tau * scheme.weights, slope)
+        yield n, part, P, p
+
+
+def _solve(
     network: Network,
     terminal: Array,
     residuals: Array,
@@ -45,55 +96,33 @@ def _march_back(
     to_q: Callable[[slice, Array], Array],
     source: Array | None = None,
 ) -> AdjointTrajectory:
-    """March the adjoint scheme from T to 0.
+    """March back with the slopes K'q plus a source, and keep everything.
 
     Args:
         network: Width space, depth levels, activation.
         terminal: p(T), shape (n_local, samples).
         residuals: r at the tracking points; empty where nothing is tracked.
         weights: Kernel and bias.
-        to_q: (slab's levels as a slice, P) -> q; the slopes are K'q plus the source.
+        to_q: (slab's levels as a slice, P) -> q.
         source: What else drives the adjoint, shape (levels, n_local, samples).
     """
-    levels, scheme = network.levels, network.levels.scheme
-    stage_shape = (scheme.levels, *terminal.shape)
+    levels = network.levels
     adjoint = AdjointTrajectory(
         ends=np.empty((levels.layers + 1, *terminal.shape)),
         levels=np.empty((levels.count, *terminal.shape)),
         q=np.empty((levels.count, *terminal.shape)),
     )
+
+    def slopes(part: slice, P: Array) -> Array:
+        adjoint.q[part] = to_q(part, P)
+        slope = transpose(weights, part, adjoint.q[part])
+        if source is not None:
+            slope += source[part]
+        return slope
+
     adjoint.ends[-1] = terminal
-    guess = np.zeros(stage_shape)
-    points = len(scheme.tracking_points)
-    backwards = scheme.extrapolation[::-1, ::-1]
-    for n in reversed(range(levels.layers)):
-        tau = levels.steps[n]
-        slab = levels.of_slab(n)
-        part = slice(slab.start, slab.stop)
-        start = np.broadcast_to(adjoint.ends[n + 1], stage_shape)
-        adjoint.ends[n] = adjoint.ends[n + 1]
-        if len(residuals):
-            r = residuals[n * points : (n + 1) * points]
-            start = start + tau * combine(scheme.adjoint_tracking, r)
-            adjoint.ends[n] += tau * combine(scheme.tracking_weights, r)
-
-        def slopes(P: Array, part: slice = part) -> Array:
-            adjoint.q[part] = to_q(part, P)
-            slope = transpose(weights, part, adjoint.q[part])
-            if source is not None:
-                slope += source[part]
-            return slope
-
-        if scheme.explicit:
-            P, slope = start, slopes(start)
-        else:
-            interval = (float(levels.points[n]), float(levels.points[n + 1]))
-            P, slope = solve_stages(
-                scheme.adjoint_stages, interval, start, slopes, guess, network.space.sum
-            )
-            guess = combine(backwards, slope)
-        adjoint.levels[part] = P
-        adjoint.ends[n] += combine(tau * scheme.weights, slope)
+    for n, part, P, p in march_back(network, terminal, residuals, slopes):
+        adjoint.levels[part], adjoint.ends[n] = P, p
     return adjoint
 
 
@@ -123,10 +152,8 @@ def solve_adjoint(
         source: What is added to p at the control levels, shape (levels, n_local, samples).
     """
     if source is None:
-        return _march_back(
-            network, terminal, residuals, weights, lambda part, P: state.slope[part] * P
-        )
-    adjoint = _march_back(
+        return _solve(network, terminal, residuals, weights, lambda part, P: state.slope[part] * P)
+    adjoint = _solve(
         network,
         terminal,
         residuals,
@@ -162,7 +189,7 @@ def solve_second_adjoint(
     """
     fixed = curvature * tangent.u
 
-    return _march_back(
+    return _solve(
         network,
         terminal,
         residuals,

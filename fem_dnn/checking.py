@@ -9,15 +9,22 @@ from fem_dnn import commands
 from fem_dnn.assembly import assemble
 from fem_dnn.case import Case
 from fem_dnn.check_report import pictures_in, report_page
-from fem_dnn.checks import Check, Subject, all_checks, spectrum_of
+from fem_dnn.checks import Check, Subject, all_checks, none_applicable, spectrum_of
 from fem_dnn.collective import on_root
 from fem_dnn.controllability import GramianSpectrum
 from fem_dnn.existence.oscillation_check import existence_oscillation
 from fem_dnn.files import write_whole
+from fem_dnn.gram.choice import made_dense
 from fem_dnn.request import CaseLike, Request, read_any
 from fem_dnn.results import write_json
 from fem_dnn.solvers import Tolerances
 from fem_dnn.threads import suitable_threads
+
+TOO_LARGE = (
+    "the checks need a dense kernel, for which the width is too large; use fewer width nodes or "
+    "layers, or run `fem-dnn solve`"
+)
+"""Why a solution in Gram form may be left unchecked."""
 
 
 def check(case: CaseLike, request: Request | None = None) -> dict[str, Any]:
@@ -32,18 +39,22 @@ def check(case: CaseLike, request: Request | None = None) -> dict[str, Any]:
     """
     request = request or Request()
     case = read_any(case, request)
+    checks: list[Check] = []
     if _trains(case):
         run = commands.solve(case, request)
         result = run.result
         subject = None
         if run.solution is not None:
-            subject = Subject.of_model(run.model, run.solution.at)
+            dense = made_dense(run.model, run.solution.at)
+            if dense is None:
+                checks = none_applicable(TOO_LARGE)
+            else:
+                subject = Subject.of_model(*dense)
     else:
         result = commands.forward(case, request)
         subject = None
         if result["converged"]:
             subject = Subject.of_model(assemble(case, request.comm))
-    checks: list[Check] = []
     spectrum: GramianSpectrum | str = ""
     if subject is not None:
         request.say("checking")

@@ -29,6 +29,7 @@ from fem_dnn.case import Case
 from fem_dnn.controls import ControlValues
 from fem_dnn.errors import BadInput, shown
 from fem_dnn.files import remove_leftovers, try_writing, write_whole
+from fem_dnn.gram.choice import representation
 from fem_dnn.solvers.history import Coarser, Iteration, Waypoint
 
 FORMAT = 1
@@ -122,7 +123,11 @@ def read(path: Path, model: Model) -> Waypoint | None:
             there = file[name]
             if there.shape != here.shape or not np.allclose(there, here, rtol=1e-10, atol=1e-12):
                 raise _another_case(path, "the mesh was another one")
-        names = {"kernel", "bias", "outputs", "offsets"} & set(file.files)
+        names = {"kernel", "bias", "outputs", "offsets", "q"} & set(file.files)
+        form, form_there = representation(model), "gram" if "q" in names else "dense"
+        if form != form_there:
+            wrong = f"was left by a solve in {form_there} form, and this one is in {form} form"
+            raise BadInput(str(path), None, wrong, f'solver.representation = "{form_there}"')
         control = ControlValues(**{name: file[name] for name in names})
     coarser = text["coarser"]
     if coarser is not None:

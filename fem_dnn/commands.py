@@ -24,6 +24,7 @@ from fem_dnn.assembly import (
 from fem_dnn.case import require_given_controls, require_learning_problem
 from fem_dnn.checkpoint import Checkpoints
 from fem_dnn.error_estimate import ErrorEstimate, estimate_error
+from fem_dnn.gram.choice import choose_representation, made_dense, representation
 from fem_dnn.nested import solve_nested
 from fem_dnn.progress import Progress
 from fem_dnn.request import CaseLike, Request, read_any
@@ -144,7 +145,7 @@ def solve(
     request = request or Request()
     case = read_any(case, request)
     require_learning_problem(case)
-    model = assemble(case, request.comm, activation=activation, width=width)
+    model = choose_representation(assemble(case, request.comm, activation=activation, width=width))
     request.prepare_out()
     tolerances = Tolerances(case.solver.rtol, case.solver.atol, case.solver.max_iterations)
     checkpoints = Checkpoints.asked_for(request, model)
@@ -219,14 +220,22 @@ def solve_model(
             estimate = None
             if solution.converged:
                 progress.close()
-                if solution.seconds > WORTH_SAYING:
-                    request.say("estimating the discretisation error of the objective")
-                estimate = estimate_error(model, solution.at, sweeps=solution.sweeps)
+                dense = made_dense(model, solution.at)
+                if dense is None:
+                    request.say(
+                        "the discretisation error is not estimated: the kernel is too large to be "
+                        "made dense"
+                    )
+                else:
+                    if solution.seconds > WORTH_SAYING:
+                        request.say("estimating the discretisation error of the objective")
+                    estimate = estimate_error(*dense, sweeps=solution.sweeps)
     except SlabFailure as failure:
         return Run(model, None, failure_result(model, str(failure), request))
     finally:
         progress.close()
     result = solution_result(model, solution, request.options)
+    result["representation"] = representation(model)
     if resume is not None:
         result["resumed_at"] = resume.iteration
     if estimate is not None:
@@ -275,6 +284,7 @@ def _announce(model: Model, request: Request) -> None:
     held = f" (and {len(test.inputs)} for testing)" if test is not None else ""
     request.say(
         f"{problem.inputs.shape[1]} samples{held}, {space.n_nodes} width nodes, {levels.layers} "
-        f"layers ({levels.scheme.name}), {problem.controls.n_global} unknown controls, "
+        f"layers ({levels.scheme.name}), {problem.controls.n_global} unknown controls"
+        f"{' in Gram form' if representation(model) == 'gram' else ''}, "
         f"{request.comm.size} {'rank' if request.comm.size == 1 else 'ranks'}"
     )

@@ -55,12 +55,14 @@ class ControlValues:
         bias: Shape (levels, n_nodes).
         outputs: W_k(x), shape (K, n_nodes).
         offsets: m_k, shape (K,).
+        q: In Gram form instead of kernel and bias, shape (levels, samples, n_nodes).
     """
 
     kernel: Array | None = None
     bias: Array | None = None
     outputs: Array | None = None
     offsets: Array | None = None
+    q: Array | None = None
 
 
 class ControlSpace:

@@ -46,6 +46,11 @@ class NonlocalOperator:
         """Read as matrices [level, x, y], shape (levels, n_local, n_nodes); a view."""
         return self.coefficients.transpose(0, 2, 1)
 
+    @property
+    def gathered_rows(self) -> int:
+        """Rows of `gather`'s result: all nodes."""
+        return self.space.n_nodes
+
     def gather(self, f: Array) -> Array:
         """sqrt(h_y) f(y) for all nodes: (n_local, samples) -> (n_nodes, samples), collective."""
         return self.space.gather(self._sqrt_hx * f)

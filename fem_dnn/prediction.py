@@ -15,6 +15,7 @@ from fem_dnn.case import Case, load_array
 from fem_dnn.collective import on_root
 from fem_dnn.datasets import Scaling
 from fem_dnn.errors import BadInput
+from fem_dnn.gram.operator import GramOperator
 from fem_dnn.losses import OutputLayer
 from fem_dnn.nonlocal_operator import NonlocalOperator, kernel_coefficients
 from fem_dnn.request import CaseLike, Request, read_any
@@ -25,6 +26,12 @@ from fem_dnn.state import LayerWeights, solve_state
 
 NETWORK_ARRAYS = ("x", "t", "control_t", "kernel", "bias")
 """What it takes to run a network where it was trained."""
+
+GRAM_ARRAYS = ("q", "control_state")
+"""What stands for a kernel that is too large to be written."""
+
+RUNNING_ARRAYS = tuple(name for name in NETWORK_ARRAYS if name != "kernel")
+"""What has to be there in both forms."""
 
 DISCRETISATION_ARRAYS = (
     *("mesh_cell", "mesh_points", "mesh_cells", "mesh_degree"),
@@ -39,7 +46,7 @@ def predict(
     """Run a trained network on the inputs of a case (collective)."""
     request, result_dir = request or Request(), Path(result_dir)
     case = read_any(case, request)
-    trained = on_root(request.comm, lambda: read_trained(result_dir))
+    trained = on_root(request.comm, lambda: read_trained(result_dir, RUNNING_ARRAYS))
     model = assemble(case, request.comm, scaling=trained.get("scaling"))
     weights = trained_weights(model, trained, result_dir)
     request.prepare_out()
@@ -96,6 +103,10 @@ def read_trained(result_dir: Path, names: Sequence[str] = NETWORK_ARRAYS) -> dic
     }
     with np.load(path, allow_pickle=False) as arrays:
         known = set(arrays.files)
+        if "kernel" in known:
+            trained["kernel"] = arrays["kernel"]
+        elif known >= {*GRAM_ARRAYS, "made_by"}:
+            trained |= {name: arrays[name] for name in GRAM_ARRAYS}
         if "made_by" in known:
             trained["case"] = json.loads(str(arrays["made_by"]))["case"]
         if known >= {"outputs", "offsets"}:
@@ -129,9 +140,20 @@ def trained_weights(model: Model, trained: Mapping[str, Any], folder: Path) -> L
                 "`fem-dnn transfer`, which takes it to others",
             )
     require_trained_activation(model.case, trained, folder)
-    coefficients = kernel_coefficients(space, levels.weights, trained["kernel"])
     bias = np.ascontiguousarray(space.from_file_order(trained["bias"]))[:, :, None]
-    return LayerWeights(NonlocalOperator(space, levels.weights, coefficients), bias)
+    if "kernel" in trained:
+        coefficients = kernel_coefficients(space, levels.weights, trained["kernel"])
+        return LayerWeights(NonlocalOperator(space, levels.weights, coefficients), bias)
+    if "q" not in trained:
+        raise BadInput(
+            None, "RESULT_DIR", f"{folder / 'solution.npz'} has no kernel", "a trained network"
+        )
+    left, right = (
+        np.ascontiguousarray(space.from_file_order(trained[name]).transpose(0, 2, 1))
+        for name in GRAM_ARRAYS
+    )
+    left /= trained["case"]["regularization"]["kernel"]
+    return LayerWeights(GramOperator(space, levels.weights, left, right), bias)
 
 
 def require_trained_activation(case: Case, trained: Mapping[str, Any], folder: Path) -> None:

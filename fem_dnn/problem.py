@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,6 +82,23 @@ class Work:
     def minus(self, earlier: Work) -> Work:
         """What has been done since."""
         return self.plus(earlier, -1)
+
+
+class Coordinates(Protocol):
+    """T of coordinates z in which a step of the control is T z, and its length |z|."""
+
+    def apply(self, z: Array) -> Array:
+        """T z (collective)."""
+
+    def apply_transpose(self, g: Array) -> Array:
+        """T' g: a gradient by z (collective)."""
+
+
+class Metric(Coordinates, Protocol):
+    """Coordinates of a point's own, which may see little of some steps."""
+
+    def unseen(self, step: Array) -> Array:
+        """To be added to a Hessian product: steps that change nothing count as Tikhonov's."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,6 +183,24 @@ class LearningProblem:
     def linearise(self, control: Array) -> Linearisation:
         """Everything known at a control, computed when asked for. The control is not copied."""
         return Linearisation(self, control)
+
+    @property
+    def operations(self) -> float:
+        """Operations of the largest matrix product that one rank does at once."""
+        space = self.network.space
+        return 2.0 * space.n_local * space.n_nodes * self.inputs.shape[1]
+
+    def distance(self, at: Linearisation, before: Linearisation) -> float:
+        """L2 length of the step from one point to another (collective)."""
+        return self.controls.norm(at.control - before.control)
+
+    def moved(self, at: Linearisation, step: Array) -> Array:
+        """The control after a step from a point: of what the gradient and the Hessian speak."""
+        return at.control + step
+
+    def metric(self, at: Linearisation) -> Metric | None:
+        """How steps from a point are measured; None: in L2, whatever the point."""
+        return None
 
     def objective(self, control: Array) -> float:
         """J at a control (collective)."""
@@ -267,6 +303,14 @@ class Linearisation:
     def gradient_norm(self) -> float:
         """L2 norm of the reduced gradient, projected where the controls have bounds."""
         return self.problem.controls.norm(self.projected_gradient)
+
+    def forget(self) -> None:
+        """Called where a solver has left this point for good; what is large may be dropped."""
+
+    @property
+    def length(self) -> float:
+        """L2 norm of the controls."""
+        return self.problem.controls.norm(self.control)
 
     @cached_property
     def _curvature(self) -> Array:

@@ -17,12 +17,18 @@ from fem_dnn._version import __version__
 from fem_dnn.active_set import ActiveSet
 from fem_dnn.assembly import Model
 from fem_dnn.files import write_whole
+from fem_dnn.gram.linearisation import GramLinearisation
+from fem_dnn.gram.operator import GramOperator
 from fem_dnn.nonlocal_operator import kernel_values
 from fem_dnn.problem import Linearisation
 from fem_dnn.solvers import Solution
 from fem_dnn.state import LayerWeights, StateTrajectory
 
 Array = NDArray[np.float64]
+
+
+KERNEL_NODES = 4096
+"""Width nodes up to which results hold a kernel that no one has handed in or solved for whole."""
 
 
 def write_json(path: Path, result: Mapping[str, Any]) -> None:
@@ -92,12 +98,17 @@ def state_arrays(model: Model, state: StateTrajectory, weights: LayerWeights) ->
         "control_t": levels.t,
         "control_weights": levels.weights,
         # An absent control is the zero function.
-        "kernel": np.zeros((count, nodes, nodes)),
         "bias": np.zeros((count, nodes)),
         "sample_weights": ingredients.weights,
     } | discretisation_arrays(model)
-    if weights.operator is not None:
-        arrays["kernel"] = kernel_values(space, levels.weights, weights.operator.coefficients)
+    operator = weights.operator
+    if isinstance(operator, GramOperator):
+        if nodes <= KERNEL_NODES:
+            arrays["kernel"] = operator.values()
+    elif operator is not None:
+        arrays["kernel"] = kernel_values(space, levels.weights, operator.coefficients)
+    elif nodes <= KERNEL_NODES:
+        arrays["kernel"] = np.zeros((count, nodes, nodes))
     if weights.bias is not None:
         arrays["bias"] = space.to_file_order(weights.bias[:, :, 0])
     if ingredients.outputs is not None and ingredients.offsets is not None:
@@ -112,6 +123,10 @@ def solution_arrays(model: Model, at: Linearisation) -> dict[str, Any]:
     space = model.network.space
     arrays = state_arrays(model, at.state, at.weights)
     arrays["adjoint"] = space.to_file_order(at.adjoint.ends, axis=1).transpose(0, 2, 1)
+    if isinstance(at, GramLinearisation):
+        arrays["q"] = at.problem.controls.values(at.control).q
+        stages = space.to_file_order(at.state.stages, axis=1)
+        arrays["control_state"] = stages.transpose(0, 2, 1)
     if at.output_layer is not None:
         arrays["outputs"] = space.to_file_order(at.output_layer.functions)
         arrays["offsets"] = at.output_layer.offsets

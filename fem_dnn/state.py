@@ -79,7 +79,7 @@ class TangentTrajectory:
 
 # An overflow shows in the state, which the caller judges: no warnings on the way.
 @np.errstate(over="ignore", invalid="ignore")
-def _march(
+def march(
     network: Network,
     start: Array,
     slopes_of_slab: Callable[[int], Slopes],
@@ -123,12 +123,13 @@ def solve_state(
     """
     shape = inputs.shape
     levels, operator = network.levels, weights.operator
-    all_nodes = (levels.count, network.space.n_nodes, shape[1])
     trajectory = StateTrajectory(
         ends=np.empty((levels.layers + 1, *shape)),
         u=np.zeros((levels.count, *shape)),
         slope=np.empty((levels.count, *shape)),
-        gathered=None if operator is None else np.empty(all_nodes),
+        gathered=None
+        if operator is None
+        else np.empty((levels.count, operator.gathered_rows, shape[1])),
         tracked=np.empty((len(levels.tracking_t) if tracked else 0, *shape)),
     )
 
@@ -151,7 +152,7 @@ def solve_state(
 
         return slopes
 
-    _march(network, inputs, slopes_of_slab, trajectory.tracked, trajectory.ends)
+    march(network, inputs, slopes_of_slab, trajectory.tracked, trajectory.ends)
     return trajectory
 
 
@@ -210,5 +211,5 @@ def solve_tangent(
         return slopes
 
     start = np.zeros_like(state.ends[0]) if inputs is None else inputs
-    _march(network, start, slopes_of_slab, tangent.tracked, tangent.ends)
+    march(network, start, slopes_of_slab, tangent.tracked, tangent.ends)
     return tangent

@@ -23,7 +23,7 @@ def suitable_threads(problem: LearningProblem) -> AbstractContextManager[object]
     Whoever sets OMP_NUM_THREADS decides for several ranks.
     """
     space = problem.network.space
-    operations = 2 * space.n_local * space.n_nodes * problem.inputs.shape[1]
+    operations = problem.operations
     ranks_share_cores = space.comm.size > 1 and "OMP_NUM_THREADS" not in os.environ
     if operations < WORTH_A_THREAD or ranks_share_cores:
         return threadpool_limits(limits=1, user_api="blas")

@@ -107,6 +107,11 @@ class Solver(Section):
     initial: Initial | None = None
     """The initial guess: zero, constant (kernel, bias), random (seed, scale), or file (path).
     Default: zero; for relu constant, because zero is a kink there."""
+    representation: Literal["auto", "dense", "gram"] = "auto"
+    """How `solve` and `check` hold the kernel: dense, or as a sum over samples (gram; newton, from
+    zero, without mask, bounds or penalised derivatives), which costs O(nodes samples^2) instead of
+    O(nodes^2 samples). auto: gram where it is possible and there are 256 nodes, and 4 per sample,
+    or more."""
     nested: CountOrZero = 0
     """Coarser meshes to solve on first: cells and layers are halved so many times (those of a mesh
     file are kept, its layers halved), the coarsest is solved from the initial guess, and every

@@ -148,6 +148,7 @@ atol = 1e-12
 max_iterations = 500
 escape = true               # leave saddles along negative curvature
 # initial = {{ kind = "zero" }}   # or constant (kernel, bias), random (seed, scale), file (path)
+# representation = "auto"   # auto | dense | gram (cost linear in the width; newton, from zero)
 # nested = 0                # coarser meshes to solve on first
 
 # [critical]                # for `fem-dnn critical`

@@ -6,7 +6,7 @@
 All are collective and return the same on every rank.
 """
 
-from fem_dnn.checks.check import Check
+from fem_dnn.checks.check import Check, not_applicable
 from fem_dnn.checks.control_bound import control_bound
 from fem_dnn.checks.controllability import (
     controllability_gramian,
@@ -41,6 +41,7 @@ __all__ = [
     "identical_samples",
     "loss_floor",
     "loss_gradient_bound",
+    "none_applicable",
     "pontryagin_improvement",
     "pontryagin_minimum",
     "projection_formula",
@@ -52,6 +53,14 @@ __all__ = [
     "stationarity",
     "sup_bound",
 ]
+
+_NO_CHECKS = ("all_checks", "hamiltonian", "none_applicable", "spectrum_of")
+
+
+def none_applicable(why: str) -> list[Check]:
+    """Every check as one that does not apply, and why."""
+    names = [name for name in __all__ if name.islower() and name not in _NO_CHECKS]
+    return [not_applicable(name, why, "") for name in names]
 
 
 def all_checks(

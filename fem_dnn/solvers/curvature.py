@@ -7,6 +7,10 @@ finer the mesh: there the generalised Davidson method, preconditioned by the reg
 needs as many products on every mesh.
 
 Where bounds hold some of the controls, it is the Hessian on the others that counts.
+
+In Gram form it is the Hessian by q, and eigenvalues are those of H v = mu N v, where v' N v is the
+L2 length of the change of kernel and bias, the states held (`gram.metric`). Their signs are those
+of the dense Hessian's, because q leaves out only directions along which that is a Tikhonov weight.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from numpy.typing import NDArray
 from petsc4py import PETSc
 from slepc4py import SLEPc
 
-from fem_dnn.problem import Linearisation
+from fem_dnn.problem import Linearisation, Metric
 from fem_dnn.riesz import RieszMap
 from fem_dnn.slab import SlabFailure
 from fem_dnn.solvers.petsc import PREFIX, PetscProblem, original_errors
@@ -35,7 +39,7 @@ class Eigenpair:
 
     Attributes:
         value: Rayleigh quotient of `vector`: of the lowest eigenvalue an upper bound.
-        vector: Its unit vector (local part).
+        vector: Its vector (local part), of length 1 in L2 or in the problem's own metric.
         residual: |H v - value v|: some eigenvalue lies within this distance of `value`.
     """
 
@@ -148,20 +152,25 @@ class _FreeHessian:
     Args:
         at: Linearisation point.
         free: The entries.
+        metric: T, where vectors hold coordinates z of a metric: T' H T.
     """
 
-    def __init__(self, at: Linearisation, free: Mask) -> None:
-        self.at, self.free = at, free
+    def __init__(self, at: Linearisation, free: Mask, metric: Metric | None = None) -> None:
+        self.at, self.free, self.metric = at, free, metric
 
     def extend(self, part: Array) -> Array:
-        """The control vector with these entries, 0 elsewhere."""
+        """The control vector of these entries (of z), the others 0."""
         whole = np.zeros(len(self.free))
         whole[self.free] = part
-        return whole
+        return whole if self.metric is None else self.metric.apply(whole)
 
     def product(self, part: Array) -> Array:
         """H part."""
-        return self.at.hessian_action(self.extend(part))[self.free]
+        step = self.extend(part)
+        product = self.at.hessian_action(step)
+        if self.metric is not None:
+            product = self.metric.apply_transpose(product + self.metric.unseen(step))
+        return product[self.free]
 
     def mult(self, _mat: PETSc.Mat, x: PETSc.Vec, y: PETSc.Vec) -> None:
         """y = H x."""
@@ -207,7 +216,9 @@ def _extreme(
     petsc: PetscProblem, at: Linearisation, free: Mask | None, wanted: _Wanted
 ) -> list[Eigenpair]:
     controls = petsc.problem.controls
-    hessian = _FreeHessian(at, np.ones(controls.n_local, dtype=bool) if free is None else free)
+    everything = np.ones(controls.n_local, dtype=bool)
+    metric = petsc.problem.metric(at)
+    hessian = _FreeHessian(at, everything if free is None else free, metric)
     start = controls.random_direction(0)[hessian.free]
     n = int(controls.space.sum(np.array(len(start))))
     # A long basis saves products: 120 for the digits, where one of 24 vectors took 400.

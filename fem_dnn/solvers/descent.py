@@ -183,7 +183,7 @@ def lowest_along(at: Linearisation, direction: Array) -> Linearisation:
     problem = at.problem
     best, step = at, 1e-3 * max(1.0, problem.controls.norm(at.control))
     while True:
-        ahead = at.control + step * direction
+        ahead = problem.moved(at, step * direction)
         trial = problem.linearise(problem.controls.project(ahead))
         try:
             if not trial.objective < best.objective:

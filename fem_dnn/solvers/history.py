@@ -176,7 +176,7 @@ class History:
         )
         self.iterations.append(line)
         if self.keep is not None and self.at is not None:
-            self.step = self.problem.controls.norm(at.control - self.at.control)
+            self.step = self.problem.distance(at, self.at)
         self.at = at
         if self.report is not None:
             self.report(line)

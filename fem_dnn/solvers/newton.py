@@ -118,7 +118,7 @@ def _descend(descent: Descent) -> tuple[Linearisation, str]:
         if petsc.riesz is not None:
             snes.setConvergenceTest(l2_convergence)
         # In z every descent starts at 0: there the control's own length tells how far to go.
-        length = 1.0 if petsc.riesz is None else petsc.problem.controls.norm(descent.start.control)
+        length = 1.0 if petsc.riesz is None else descent.start.length
         radius = descent.radius or DELTA_0 * (length or 1.0)
         descent.options.suggest("snes_tr_delta0", radius)
         with read_options():

@@ -3,7 +3,10 @@
 Vectors hold controls in L2-orthonormal coordinates, so every norm PETSc prints is an L2 norm. Where
 derivatives of the controls are penalised they hold z of c = c_0 + T z instead, the coordinates of
 the regulariser's own inner product (`riesz`); convergence is judged in L2 all the same. Bounds on
-nodal values are a box in L2-orthonormal coordinates alone, so there these are kept.
+nodal values are a box in L2-orthonormal coordinates alone, so there these are kept. Where steps are
+measured by a metric of the iterate's own (`LearningProblem.metric`), z is that of the last iterate:
+as it moves, the vector stays and its meaning changes, c = c_k + T_k (z - z_k), or what
+`LearningProblem.moved` makes of that step.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from numpy.typing import NDArray
 from petsc4py import PETSc
 
 from fem_dnn.errors import BadInput
-from fem_dnn.problem import LearningProblem, Linearisation
+from fem_dnn.problem import Coordinates, LearningProblem, Linearisation
 from fem_dnn.riesz import RieszMap
 from fem_dnn.slab import SlabFailure
 
@@ -38,10 +41,10 @@ class HessianShell:
     """Context of the shell matrix: the reduced Hessian at one linearisation.
 
     Args:
-        riesz: T, where the matrix acts on the regulariser's coordinates: T' H T; None: H itself.
+        riesz: T, where the matrix acts on coordinates z: T' H T; None: H itself.
     """
 
-    def __init__(self, riesz: RieszMap | None = None) -> None:
+    def __init__(self, riesz: Coordinates | None = None) -> None:
         self.riesz = riesz
         self.at: Linearisation | None = None
 
@@ -82,9 +85,10 @@ class PetscProblem:
         self.sizes = (problem.controls.n_local, problem.controls.n_global)
         riesz = RieszMap(problem.regularization)
         bounded = problem.controls.box is not None
-        self.riesz = None if riesz.trivial or bounded else riesz
+        self.riesz: Coordinates | None = None if riesz.trivial or bounded else riesz
         """T of the coordinates z; None where vectors hold the controls themselves."""
-        self._origin: Array | None = None
+        self._origin: tuple[Array, Array] | None = None
+        self._measured: Linearisation | None = None
         self._recent: list[_Visited] = []
         self._iterate: _Visited | None = None
         self.failure: SlabFailure | None = None
@@ -106,19 +110,38 @@ class PetscProblem:
     def start(self, at: Linearisation) -> PETSc.Vec:
         """A new vector that stands for a linearisation, which is remembered; destroy it.
 
-        In the regulariser's coordinates this is their origin.
+        In coordinates z this is their origin.
         """
-        self._origin = None if self.riesz is None else at.control
+        metric = self.problem.metric(at)
+        if metric is not None:
+            self.riesz, self._measured = metric, at
         vec = self.vector(at.control if self.riesz is None else None)
-        self._recent = [_Visited(at, at.control if self.riesz is None else np.array(vec.array_r))]
+        z = at.control if self.riesz is None else np.array(vec.array_r)
+        self._origin = None if self.riesz is None else (at.control, z)
+        self._recent = [_Visited(at, z)]
         self._iterate = None
         return vec
+
+    def _measure_from(self, visited: _Visited) -> bool:
+        """Take an iterate's own metric, where it has one; whether coordinates have changed."""
+        if self._measured is None or self._measured is visited.at:
+            return False
+        self._measured.forget()
+        self.riesz, self._measured = self.problem.metric(visited.at), visited.at
+        self._shell.riesz = self.riesz
+        self._origin = visited.at.control, visited.z
+        self._recent = [visited]  # other vectors stand for other controls now
+        return True
 
     def _control(self, z: Array) -> Array:
         """The control of a vector's local values, a new array."""
         if self.riesz is None or self._origin is None:
             return np.array(z)
-        return self._origin + self.riesz.apply(z)
+        control, origin = self._origin
+        step = self.riesz.apply(z - origin)
+        return (
+            control + step if self._measured is None else self.problem.moved(self._measured, step)
+        )
 
     def at(self, x: PETSc.Vec) -> Linearisation:
         """The linearisation at a vector (collective)."""
@@ -181,12 +204,13 @@ class PetscProblem:
         self.gradient(solver, x, g)
         return self.objective(solver, x)
 
-    def set_hessian(
-        self, _solver: PETSc.Object, x: PETSc.Vec, _H: PETSc.Mat, _P: PETSc.Mat
-    ) -> None:
-        """Move the shell Hessian to the iterate."""
+    def set_hessian(self, solver: PETSc.Object, x: PETSc.Vec, _H: PETSc.Mat, _P: PETSc.Mat) -> None:
+        """Move the shell Hessian, and the metric, to the iterate."""
         self._iterate, self.failure = self._visit(x), None
-        self._shell.at = self._iterate.at
+        self._shell.at, self._shell.riesz = self._iterate.at, self.riesz
+        if self._measure_from(self._iterate):
+            # SNES goes on with the gradient that it has asked for before: by the old coordinates.
+            self.gradient(solver, x, solver.getFunction()[0])
 
     def destroy(self) -> None:
         """Free the PETSc objects, at the same moment on all ranks."""

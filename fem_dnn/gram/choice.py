@@ -1,0 +1,79 @@
+"""In which form a case's learning problem is solved: dense, or the Gram form.
+
+The Gram form costs O(nodes S^2) where the dense one costs O(nodes^2 S). With 16 samples and 32
+layers a dense Hessian product takes 2.6 times as long at 250 nodes, 12 times at 1 000
+(docs/width.md, made by `benchmarks/width.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from fem_dnn.assembly import Model
+from fem_dnn.gram.linearisation import GramLinearisation
+from fem_dnn.gram.problem import GramProblem, why_not
+from fem_dnn.problem import Linearisation
+
+NODES_PER_SAMPLE = 4
+"""Nodes per sample from which on the Gram form is chosen unasked."""
+
+NODES = 256
+"""Width nodes from which on it is."""
+
+DENSE_ENTRIES = 2e7
+"""Kernel entries up to which a solution in Gram form is made dense, to estimate its error and to
+check the theory on it."""
+
+
+def choose_representation(model: Model) -> Model:
+    """The model with its learning problem in the form that the case asks for (collective).
+
+    Raises:
+        BadInput: The Gram form is asked for, and the case does not admit it.
+    """
+    assert model.problem is not None
+    asked = model.case.solver.representation
+    if asked == "dense":
+        return model
+    reason = _why_dense(model)
+    if asked == "gram" and reason is not None:
+        raise model.case.error(
+            "solver.representation", f'is "gram", but {reason}', '"auto" or "dense"'
+        )
+    samples, nodes = len(model.problem.sample_weights), model.network.space.n_nodes
+    pays = nodes >= max(NODES, NODES_PER_SAMPLE * samples)
+    if reason is not None or not (pays or asked == "gram"):
+        return model
+    return replace(model, problem=GramProblem.of(model.problem))
+
+
+def _why_dense(model: Model) -> str | None:
+    """Why a case cannot be solved in Gram form; None if it can."""
+    case = model.case
+    assert model.problem is not None
+    if case.solver.method != "newton":
+        return f"solver.method is {case.solver.method}: only newton works in that form"
+    if case.solver.nested:
+        return "solver.nested transfers kernels between meshes"
+    if case.initial.kind != "zero":
+        return f"the initial guess, {case.initial.kind}, is no sum over the samples"
+    return why_not(model.problem)
+
+
+def representation(model: Model) -> str:
+    """gram | dense: the form of a model's learning problem."""
+    return "gram" if isinstance(model.problem, GramProblem) else "dense"
+
+
+def dense_entries(model: Model) -> float:
+    """How many numbers a dense kernel is on all levels."""
+    return float(model.network.levels.count) * model.network.space.n_nodes**2
+
+
+def made_dense(model: Model, at: Linearisation) -> tuple[Model, Linearisation] | None:
+    """Model and linearisation in dense form; None where the kernel is too large (collective)."""
+    if not isinstance(at, GramLinearisation):
+        return model, at
+    if dense_entries(model) > DENSE_ENTRIES:
+        return None
+    return replace(model, problem=at.problem.dense), at.dense()

@@ -1,0 +1,82 @@
+"""The nonlocal operator of a kernel that is a sum over samples, a = c sum_s q_s(x) f_s(y).
+
+    (Kf)(x) = c sum_s q_s(x) <f_s, f>,     (K'g)(y) = c sum_s f_s(y) <q_s, g>
+
+cost O(nodes S) per function. All nodes meet in inner products, which is all that ranks exchange.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fem_dnn.nonlocal_operator import Levels, NonlocalOperator
+from fem_dnn.width import WidthSpace
+
+Array = NDArray[np.float64]
+
+
+class GramOperator(NonlocalOperator):
+    """Kernels of rank S on a width space, one per depth level.
+
+    Args:
+        space: The width space.
+        level_weights: Quadrature weights omega of the depth levels, shape (levels,).
+        left: Values of c q_s at this rank's nodes, shape (levels, n_local, S).
+        right: Values of f_s, same shape. Both are kept, not copied.
+    """
+
+    def __init__(self, space: WidthSpace, level_weights: Array, left: Array, right: Array) -> None:
+        self.space = space
+        self.left, self.right = left, right
+        self._sqrt_omega = np.sqrt(level_weights)
+        self._sqrt_hx = space.sqrt_weights[space.owned, None]
+        self._scale = self._sqrt_omega[:, None, None] * self._sqrt_hx
+
+    @property
+    def gathered_rows(self) -> int:
+        """Rows of `gather`'s result: this rank's nodes."""
+        return self.space.n_local
+
+    def gather(self, f: Array) -> Array:
+        """sqrt(h) f at this rank's nodes: nothing needs to be gathered."""
+        return self._sqrt_hx * f
+
+    def apply(self, levels: Levels, gathered: Array) -> Array:
+        """(Kf)(x) at this rank's nodes, from `gather(f)`; shape (n_local, samples) (collective)."""
+        right = self.right[levels]
+        local = right.swapaxes(-1, -2) @ (self._sqrt_hx * gathered)
+        return self.left[levels] @ self.space.sum(local)
+
+    def apply_transpose(self, levels: Levels, g: Array) -> Array:
+        """(K'g)(y) at this rank's nodes (collective)."""
+        local = self.left[levels].swapaxes(-1, -2) @ (self._sqrt_hx**2 * g)
+        return self.right[levels] @ self.space.sum(local)
+
+    @cached_property
+    def coefficients(self) -> Array:  # type: ignore[override]
+        """The kernel's dense coefficients, O(nodes^2): for small widths (collective)."""
+        space = self.space
+        dense = np.empty((len(self.left), space.n_nodes, space.n_local))
+        for level, (q, f) in enumerate(zip(self.left, self.right, strict=True)):
+            everywhere = space.gather(np.ascontiguousarray(self._sqrt_hx * f))
+            np.matmul(everywhere, (self._scale[level] * q).T, out=dense[level])
+        return dense
+
+    def values(self) -> Array:
+        """a(x, y) in file order, shape (levels, n_nodes, n_nodes), on every rank (collective)."""
+        left, right = (self.space.to_file_order(f, axis=1) for f in (self.left, self.right))
+        return np.matmul(left, right.swapaxes(1, 2))
+
+    def kernel_slice(self, level: int, x: Array, y: Array) -> Array:
+        """Values a(x, y) at some nodes of one level, file order, shape (len(x), len(y)).
+
+        Args:
+            level: The level.
+            x, y: Numbers of nodes in file order.
+        """
+        left = self.space.to_file_order(self.left[level], axis=0)
+        right = self.space.to_file_order(self.right[level], axis=0)
+        return np.asarray(left[x] @ right[y].T)
