@@ -8,9 +8,14 @@ from __future__ import annotations
 from typing import Any
 
 import dolfinx
+import dolfinx.jit
 import numpy as np
 from mpi4py import MPI
 from numpy.typing import NDArray
+
+# Processes that need the same form wait for the one that compiles it. The usual 10 seconds are short
+# on a busy machine, where the compiler alone may take as long.
+dolfinx.jit.DOLFINX_DEFAULT_JIT_OPTIONS["timeout"] = (90, "Timeout for JIT compilation")
 
 
 def _keep_cells(comm: MPI.Comm, nparts: int, cell_types: Any, cells: Any) -> Any:
