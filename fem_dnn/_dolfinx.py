@@ -13,8 +13,8 @@ import numpy as np
 from mpi4py import MPI
 from numpy.typing import NDArray
 
-# Processes that need the same form wait for the one that compiles it. The usual 10 seconds are short
-# on a busy machine, where the compiler alone may take as long.
+# Processes that need the same form wait for the one that compiles it. The usual 10 seconds are
+# short on a busy machine, where the compiler alone may take as long.
 dolfinx.jit.DOLFINX_DEFAULT_JIT_OPTIONS["timeout"] = (90, "Timeout for JIT compilation")
 
 
