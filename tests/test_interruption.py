@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from program import start, write_case
 
+pytestmark = pytest.mark.alone
+
 # Wide enough to run for long, and never done: the tolerance is out of reach.
 ENDLESS = {
     "mesh": {
