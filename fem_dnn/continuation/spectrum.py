@@ -17,7 +17,7 @@ from fem_dnn.inertia import Inertia, Kind, inertia
 from fem_dnn.problem import Linearisation
 from fem_dnn.riesz import RieszMap
 from fem_dnn.slab import SlabFailure
-from fem_dnn.solvers.curvature import Eigenpair
+from fem_dnn.solvers.curvature import Eigenpair, choose_davidson
 from fem_dnn.solvers.petsc import PREFIX, original_errors
 
 Array = NDArray[np.float64]
@@ -92,14 +92,7 @@ def _davidson(at: Linearisation, known: Inertia, count: int) -> list[Eigenpair]:
         eps.setOperators(matrix)
         eps.setProblemType(SLEPc.EPS.ProblemType.HEP)
         eps.setWhichEigenpairs(SLEPc.EPS.Which.SMALLEST_REAL)
-        eps.setType(SLEPc.EPS.Type.GD)
-        transformation = eps.getST()
-        transformation.setType(SLEPc.ST.Type.PRECOND)
-        ksp = transformation.getKSP()
-        ksp.setType(PETSc.KSP.Type.PREONLY)
-        pc = ksp.getPC()
-        pc.setType(PETSc.PC.Type.PYTHON)
-        pc.setPythonContext(hessian)
+        choose_davidson(eps, hessian)
         eps.setDimensions(nev=count, ncv=min(BASIS + 2 * count, controls.n_global - 1))
         eps.setTolerances(tol=known.tolerance, max_it=MAX_STEPS)
         eps.setConvergenceTest(SLEPc.EPS.Conv.ABS)

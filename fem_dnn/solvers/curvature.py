@@ -195,8 +195,8 @@ class _RieszPreconditioner:
         y.array_w[:] = self.smooth(x.array_r)
 
 
-def _precondition(eps: SLEPc.EPS, preconditioner: _RieszPreconditioner, start: PETSc.Vec) -> None:
-    """Choose the Davidson method and its preconditioner; smooth the start."""
+def choose_davidson(eps: SLEPc.EPS, preconditioner: object) -> None:
+    """Choose the generalised Davidson method; a Python context applies its preconditioner."""
     eps.setType(SLEPc.EPS.Type.GD)
     transformation = eps.getST()
     transformation.setType(SLEPc.ST.Type.PRECOND)
@@ -205,7 +205,6 @@ def _precondition(eps: SLEPc.EPS, preconditioner: _RieszPreconditioner, start: P
     pc = ksp.getPC()
     pc.setType(PETSc.PC.Type.PYTHON)
     pc.setPythonContext(preconditioner)
-    start.array_w[:] = preconditioner.smooth(start.array_r)
 
 
 DAVIDSON = {"basis": 20, "steps_per_restart": 20}
@@ -248,7 +247,9 @@ def _extreme(
         # Davidson's basis has to be smaller than the space; there Lanczos needs no help.
         lowest = wanted.which == SLEPc.EPS.Which.SMALLEST_REAL
         if lowest and not riesz.trivial and n > 2 * DAVIDSON["basis"] + len(beside):
-            _precondition(eps, _RieszPreconditioner(riesz, hessian), vector)
+            preconditioner = _RieszPreconditioner(riesz, hessian)
+            choose_davidson(eps, preconditioner)
+            vector.array_w[:] = preconditioner.smooth(vector.array_r)
             length, max_restarts = DAVIDSON["basis"], DAVIDSON["steps_per_restart"] * max_restarts
         eps.setDimensions(nev=count, ncv=min(max(length, 2 * count), n - len(beside)))
         eps.setTolerances(tol=wanted.tolerance, max_it=max_restarts)
