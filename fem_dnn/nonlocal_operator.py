@@ -37,9 +37,8 @@ class NonlocalOperator:
         self.space = space
         self.level_weights = level_weights
         self.coefficients = coefficients
-        self._sqrt_omega = np.sqrt(level_weights)
         self._sqrt_hx = space.sqrt_weights[space.owned, None]
-        self._scale = self._sqrt_omega[:, None, None] * self._sqrt_hx
+        self._scale = np.sqrt(level_weights)[:, None, None] * self._sqrt_hx
 
     @property
     def rows(self) -> Array:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fem_dnn.adjoint import solve_adjoint
 from fem_dnn.problem import LearningProblem
-from fem_dnn.state import solve_tangent
+from fem_dnn.state import pre_activations, solve_tangent
 
 Array = NDArray[np.float64]
 
@@ -144,16 +144,9 @@ def adjoint_defect(problem: LearningProblem, control: Array, direction: Array, s
     adjoint = solve_adjoint(network, at.weights, at.state, p, np.empty((0, *p.shape)))
     left = float(space.sum(np.einsum("n,ns,ns->", space.local_weights, tangent.ends[-1], p)))
     # (direction, L'p) = sum over levels of omega int_Y q (dK f + db) dx
-    right = 0.0
-    for level in range(network.levels.count):
-        du = np.zeros_like(p)
-        if change.operator is not None and at.state.gathered is not None:
-            du += change.operator.apply(level, at.state.gathered[level])
-        if change.bias is not None:
-            du += change.bias[level]
-        right += omega[level] * float(
-            space.sum(np.einsum("n,ns,ns->", space.local_weights, adjoint.q[level], du))
-        )
+    du = pre_activations(change, at.state)
+    products = np.einsum("l,n,lns,lns->", omega, space.local_weights, adjoint.q, du, optimize=True)
+    right = float(space.sum(products))
     size = max(abs(left), abs(right))
     return abs(left - right) / size if size else 0.0  # 0: neither kernel nor bias is a control
 

@@ -31,9 +31,8 @@ class GramOperator(NonlocalOperator):
     def __init__(self, space: WidthSpace, level_weights: Array, left: Array, right: Array) -> None:
         self.space = space
         self.left, self.right = left, right
-        self._sqrt_omega = np.sqrt(level_weights)
         self._sqrt_hx = space.sqrt_weights[space.owned, None]
-        self._scale = self._sqrt_omega[:, None, None] * self._sqrt_hx
+        self._scale = np.sqrt(level_weights)[:, None, None] * self._sqrt_hx
 
     @property
     def gathered_rows(self) -> int:

@@ -245,11 +245,7 @@ class OptimalityPoint(Linearisation):
     def _image(self, weights: LayerWeights, stages: Array) -> tuple[Array, Array]:
         """K f at all levels, and sqrt(h) f on all nodes, from f there; zeros without a kernel."""
         operator = weights.operator
-        u = np.zeros_like(stages)
-        nodes = 0 if operator is None else self.problem.network.space.n_nodes
-        gathered = np.empty((len(stages), nodes, stages.shape[-1]))
-        if operator is not None:
-            for level in range(len(stages)):
-                gathered[level] = operator.gather(stages[level])
-            u = operator.apply(slice(None), gathered)
-        return u, gathered
+        if operator is None:
+            return np.zeros_like(stages), np.empty((len(stages), 0, stages.shape[-1]))
+        gathered = np.stack([operator.gather(f) for f in stages])
+        return operator.apply(slice(None), gathered), gathered
