@@ -57,6 +57,8 @@ class LossPoint(Protocol):
         outputs: z, shape (K, samples), the same on every rank; None without an output layer.
         density: Values at this rank's nodes, shape (n_local, samples), that say where ell_s comes
             from: the integrand of l2; grad ell_s f_s for the losses of outputs.
+        curvature: Second derivative of ell_s by its outputs, shape (K, K, samples); None without an
+            output layer.
         functions, offsets: Derivatives per sample weight of sum_s w_s ell_s by W and m, shapes
             (K, n_local) and (K,); None for losses without output layer.
     """
@@ -72,6 +74,9 @@ class LossPoint(Protocol):
 
     @property
     def density(self) -> Array: ...
+
+    @property
+    def curvature(self) -> Array | None: ...
 
     @property
     def functions(self) -> Array | None: ...
@@ -96,6 +101,7 @@ class _L2Point:
     terminal: Array
     weight: float
     outputs: None = None
+    curvature: None = None
     functions: None = None
     offsets: None = None
 
@@ -178,6 +184,11 @@ class _OutputPoint:
     @property
     def density(self) -> Array:
         return self.terminal * self.f
+
+    @property
+    def curvature(self) -> Array:
+        units = np.eye(len(self.outputs))[:, :, None] * np.ones(self.outputs.shape[1])
+        return self.loss.weight * np.stack([self.hessian(unit) for unit in units])
 
     @property
     def functions(self) -> Array:

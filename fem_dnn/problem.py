@@ -313,8 +313,8 @@ class Linearisation:
         return self.problem.controls.norm(self.control)
 
     @cached_property
-    def _curvature(self) -> Array:
-        """sigma''(u) p at the control levels."""
+    def curvature(self) -> Array:
+        """sigma''(u) p at the control levels, shape (levels, n_local, samples)."""
         return self.problem.network.activation.evaluate(self.state.u, 2)[2] * self.adjoint.levels
 
     def hessian_action(self, direction: Array) -> Array:
@@ -341,7 +341,7 @@ class Linearisation:
 
     def _change_of_gradient(self, direction: Array, inputs: Array | None) -> Array:
         problem, network = self.problem, self.problem.network
-        adjoint, curvature = self.adjoint, self._curvature
+        adjoint, curvature = self.adjoint, self.curvature
         problem.work.hessians += 1
         parts = problem.controls.split(direction)
         change = problem.direction(parts)

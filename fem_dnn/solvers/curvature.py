@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from petsc4py import PETSc
 from slepc4py import SLEPc
 
-from fem_dnn.problem import Linearisation, Metric
+from fem_dnn.curvature_metric import CurvatureMetric, why_not
+from fem_dnn.problem import Coordinates, Linearisation, Metric
 from fem_dnn.riesz import RieszMap
 from fem_dnn.slab import SlabFailure
 from fem_dnn.solvers.petsc import PREFIX, PetscProblem, original_errors
@@ -47,6 +48,9 @@ class Eigenpair:
     vector: Array
     residual: float
 
+
+SIGN_ACCURACY = 0.3
+"""Residual, relative to an eigenvalue, at which its sign is believed."""
 
 MEMORY_BYTES = 2e9
 """Memory that the Krylov basis may take per rank."""
@@ -88,10 +92,11 @@ def signed_lowest_eigenpair(
         free: As in `lowest_eigenpair`.
 
     Returns:
-        A pair whose residual is a tenth of its value or of the threshold; None if that could not
-        be reached.
+        A pair whose residual is a third of its value or a tenth of the threshold; None if that
+        could not be reached.
     """
-    pairs = _extreme(petsc, at, free, _Wanted(SLEPc.EPS.Conv.REL, 0.1, max_restarts=10))
+    wanted = _Wanted(SLEPc.EPS.Conv.REL, SIGN_ACCURACY, max_restarts=10)
+    pairs = _extreme(petsc, at, free, wanted)
     if pairs:
         return pairs[0]
     return lowest_eigenpair(petsc, at, free=free, tolerance=0.1 * threshold)
@@ -179,16 +184,27 @@ class _FreeHessian:
     multTranspose = mult  # noqa: N815 (the name PETSc calls)
 
 
-class _RieszPreconditioner:
-    """Context of a PETSc preconditioner: T T', the regulariser's inverse but for its scale."""
+class _Preconditioner:
+    """Context of a PETSc preconditioner: T T' of coordinates that suit the Hessian."""
 
-    def __init__(self, riesz: RieszMap, hessian: _FreeHessian) -> None:
-        self.riesz, self.hessian = riesz, hessian
+    def __init__(self, coordinates: Coordinates, hessian: _FreeHessian) -> None:
+        self.coordinates, self.hessian = coordinates, hessian
+
+    @classmethod
+    def of(cls, hessian: _FreeHessian) -> _Preconditioner | None:
+        """What is known of a Hessian: its curvature, or the regulariser's; None: nothing."""
+        problem = hessian.at.problem
+        if hessian.metric is not None:
+            return None
+        if why_not(problem) is None:
+            return cls(CurvatureMetric(hessian.at, sketched=True), hessian)
+        riesz = RieszMap(problem.regularization)
+        return None if riesz.trivial else cls(riesz, hessian)
 
     def smooth(self, part: Array) -> Array:
         """T T' part."""
-        whole = self.riesz.apply(self.riesz.apply_transpose(self.hessian.extend(part)))
-        return whole[self.hessian.free]
+        dual = self.coordinates.apply_transpose(self.hessian.extend(part))
+        return self.coordinates.apply(dual)[self.hessian.free]
 
     def apply(self, _pc: PETSc.PC, x: PETSc.Vec, y: PETSc.Vec) -> None:
         """y = T T' x."""
@@ -243,11 +259,11 @@ def _extreme(
         eps.setWhichEigenpairs(wanted.which)
         if beside:
             eps.setDeflationSpace(beside)
-        riesz = RieszMap(petsc.problem.regularization)
-        # Davidson's basis has to be smaller than the space; there Lanczos needs no help.
         lowest = wanted.which == SLEPc.EPS.Which.SMALLEST_REAL
-        if lowest and not riesz.trivial and n > 2 * DAVIDSON["basis"] + len(beside):
-            preconditioner = _RieszPreconditioner(riesz, hessian)
+        # Davidson's basis has to be smaller than the space; there Lanczos needs no help.
+        roomy = n > 2 * DAVIDSON["basis"] + len(beside)
+        preconditioner = _Preconditioner.of(hessian) if lowest and roomy else None
+        if preconditioner is not None:
             choose_davidson(eps, preconditioner)
             vector.array_w[:] = preconditioner.smooth(vector.array_r)
             length, max_restarts = DAVIDSON["basis"], DAVIDSON["steps_per_restart"] * max_restarts

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,7 +20,7 @@ from fem_dnn.solvers.descent import (
     examine,
 )
 from fem_dnn.solvers.history import Accuracy, History, Keep, Report, Waypoint
-from fem_dnn.solvers.petsc import PREFIX, PetscProblem, inserted_options
+from fem_dnn.solvers.petsc import PREFIX, Measure, PetscProblem, inserted_options
 from fem_dnn.solvers.solution import Solution, Tolerances
 
 Array = NDArray[np.float64]
@@ -36,10 +36,12 @@ class Way:
     Attributes:
         descend: Runs it.
         defaults: Its PETSc options, which the user's override.
+        measure: What measures steps on a problem; None: the problem itself.
     """
 
     descend: Descend
     defaults: Mapping[str, object] = field(default_factory=dict)
+    measure: Callable[[LearningProblem], Measure] | None = None
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ class Method:
             radius = GROWTH * history.step or None
         initial_norm = history.iterations[0].gradient_norm
         target = tolerances.target(initial_norm)
-        petsc = PetscProblem(problem)
+        petsc = PetscProblem(problem, way.measure and way.measure(problem))
         curvature = Curvature(True, "")
         try:
             with inserted_options(PREFIX, way.defaults, options or {}) as in_use:

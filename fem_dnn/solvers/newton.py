@@ -17,13 +17,16 @@ any kind, because it looks at the residual and not at the objective.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from petsc4py import PETSc
 
+from fem_dnn.curvature_metric import CurvatureMetric, CurvatureMetrics
 from fem_dnn.problem import Linearisation
 from fem_dnn.slab import SlabFailure
 from fem_dnn.solvers import tao
 from fem_dnn.solvers.descent import Descent
+from fem_dnn.solvers.lbfgs import approach
 from fem_dnn.solvers.method import Method, Way
 from fem_dnn.solvers.petsc import PREFIX, original_errors, read_options
 
@@ -40,6 +43,12 @@ WITHIN_BOUNDS: dict[str, object] = {"tao_type": "tron", "ksp_max_it": 1000, **ta
 
 DELTA_0 = 0.2
 """First radius of the trust region (PETSc's default); in z relative to the start."""
+
+NEWTON_STEPS = 2.0
+"""The same where the Hessian is known approximately: in Newton steps for that."""
+
+NEAR, APPROACH = 1e-2, 100
+"""L-BFGS comes so near, in parts of the first gradient, or goes so many steps, before Newton."""
 
 SNES_REASON = PETSc.SNES.ConvergedReason
 
@@ -80,7 +89,12 @@ def _descend_within_bounds(descent: Descent) -> tuple[Linearisation, str]:
 
 
 def _descend(descent: Descent) -> tuple[Linearisation, str]:
-    """Run SNES."""
+    """Run SNES, from where L-BFGS has come near."""
+    # A problem with a metric of its own is not for L-BFGS, which knows none.
+    if descent.petsc.problem.metric(descent.start) is None:
+        near = approach(descent, NEAR, APPROACH)
+        if near is not descent.start:
+            descent = replace(descent, start=near, radius=None)
     petsc, history, target = descent.petsc, descent.history, descent.target
     snes = PETSc.SNES().create(petsc.comm)
     x, f = petsc.start(descent.start), petsc.vector()
@@ -117,10 +131,7 @@ def _descend(descent: Descent) -> tuple[Linearisation, str]:
         snes.setMonitor(monitor)
         if petsc.riesz is not None:
             snes.setConvergenceTest(l2_convergence)
-        # In z every descent starts at 0: there the control's own length tells how far to go.
-        length = 1.0 if petsc.riesz is None else descent.start.length
-        radius = descent.radius or DELTA_0 * (length or 1.0)
-        descent.options.suggest("snes_tr_delta0", radius)
+        descent.options.suggest("snes_tr_delta0", descent.radius or _first_radius(descent))
         with read_options():
             snes.setFromOptions()
         descent.options.require_read()
@@ -142,9 +153,20 @@ def _descend(descent: Descent) -> tuple[Linearisation, str]:
             thing.destroy()
 
 
+def _first_radius(descent: Descent) -> float:
+    """Of the trust region, in PETSc's terms: its vectors' length where they are the controls."""
+    riesz = descent.petsc.riesz
+    if riesz is None:
+        return DELTA_0
+    if isinstance(riesz, CurvatureMetric):
+        return NEWTON_STEPS * riesz.newton_length(descent.start.gradient) or 1.0
+    # In z every descent starts at 0: there the control's own length tells how far to go.
+    return DELTA_0 * (descent.start.length or 1.0)
+
+
 solve_newton = Method(
     "newton",
-    Way(_descend, DEFAULTS),
+    Way(_descend, DEFAULTS, CurvatureMetrics),
     within_bounds=Way(_descend_within_bounds, WITHIN_BOUNDS),
 )
 """Trust-region Newton-CG; its options are those of a SNES, within bounds those of a TAO."""

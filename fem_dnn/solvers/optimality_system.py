@@ -203,7 +203,7 @@ class OptimalityPoint(Linearisation):
             df.ends, du, gathered if self.weights.operator else None, df.tracked
         )
         loss = self.loss_point.tangent(df.ends[-1], problem.output_direction(parts))
-        dq = self.state.slope * direction.multipliers + self._curvature * du
+        dq = self.state.slope * direction.multipliers + self.curvature * du
         everywhere = slice(None)
         driven = transpose(self.weights, everywhere, dq)
         driven += transpose(change, everywhere, self.adjoint.q)

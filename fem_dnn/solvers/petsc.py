@@ -14,7 +14,7 @@ from __future__ import annotations
 import ctypes
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from petsc4py import PETSc
 
 from fem_dnn.errors import BadInput
-from fem_dnn.problem import Coordinates, LearningProblem, Linearisation
+from fem_dnn.problem import Coordinates, LearningProblem, Linearisation, Metric
 from fem_dnn.riesz import RieszMap
 from fem_dnn.slab import SlabFailure
 
@@ -32,6 +32,9 @@ Array = NDArray[np.float64]
 INFEASIBLE = sys.float_info.max**0.5
 """Objective reported where the state equation could not be solved: any step there is rejected."""
 
+
+Measure = Callable[[Linearisation], Metric | None]
+"""Tells the metric of steps from a point."""
 
 NOISE = 1e-11
 """Relative change of the objective below which its values are no evidence."""
@@ -77,10 +80,13 @@ class PetscProblem:
 
     Args:
         problem: The learning problem.
+        measure: The metric by which steps from an iterate are measured, asked for at each; None:
+            the problem's own.
     """
 
-    def __init__(self, problem: LearningProblem) -> None:
+    def __init__(self, problem: LearningProblem, measure: Measure | None = None) -> None:
         self.problem = problem
+        self._measure = measure or problem.metric
         self.comm = problem.network.space.comm
         self.sizes = (problem.controls.n_local, problem.controls.n_global)
         riesz = RieszMap(problem.regularization)
@@ -112,7 +118,7 @@ class PetscProblem:
 
         In coordinates z this is their origin.
         """
-        metric = self.problem.metric(at)
+        metric = self._measure(at)
         if metric is not None:
             self.riesz, self._measured = metric, at
         vec = self.vector(at.control if self.riesz is None else None)
@@ -126,8 +132,11 @@ class PetscProblem:
         """Take an iterate's own metric, where it has one; whether coordinates have changed."""
         if self._measured is None or self._measured is visited.at:
             return False
+        metric = self._measure(visited.at)
+        if metric is self.riesz:
+            return False
         self._measured.forget()
-        self.riesz, self._measured = self.problem.metric(visited.at), visited.at
+        self.riesz, self._measured = metric, visited.at
         self._shell.riesz = self.riesz
         self._origin = visited.at.control, visited.z
         self._recent = [visited]  # other vectors stand for other controls now

@@ -1,0 +1,353 @@
+"""Coordinates in which the reduced Hessian is nearly a multiple of the identity.
+
+With Phi_s = (f_s, 1) the functions that kernel rows and biases act on at a level, du_s = Phi_s' dc
+at every node x, and z_k the outputs, the reduced Hessian is
+
+    H = R'' + Phi D Phi' + J' W J + coupling,     D = w_s sigma''(u_s) p_s at every level and node,
+
+the second term pointwise in depth and width, the third that of Gauss and Newton (J = dz/dc, W the
+loss's second derivative by the outputs), the last what the levels do to each other through df. The
+coupling is small against lambda but for few directions; the other two spread the spectrum over
+orders of magnitude in hundreds of them, and are cheap to invert:
+
+    P = R'' + Phi D Phi' + J' W J = s T^{-T} T^{-1},        c = c_0 + T z,      T' H T = s I + few.
+
+The states at a level are nearly dependent, so Phi Phi' has few eigenvalues that matter. In these
+coordinates of R''^{1/2} c the pointwise term is a small matrix C for every level and node; with
+I + C = L L' and the eigenvectors U of L^{-1} J' W J L^{-T} = U theta U',
+
+    T = sqrt(s) R''^{-1/2} (I + Psi (L^{-T} (I - U (1 - (1 + theta)^{-1/2}) U') - I) Psi').
+
+D has negative parts where the pointwise Hamiltonian is not convex; they are shortened where they
+would make I + C indefinite. T is exact for no Hessian and right for every one: it only measures.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from mpi4py import MPI
+from numpy.typing import NDArray
+
+from fem_dnn.adjoint import solve_adjoint
+from fem_dnn.problem import LearningProblem, Linearisation, Metric
+from fem_dnn.state import LayerWeights, StateTrajectory, solve_tangent
+
+Array = NDArray[np.float64]
+
+SEEN = 0.1
+"""Directions in which the pointwise and the Gauss-Newton term are below this part of R'' are left
+out."""
+
+MAX_RANK = 16
+"""Directions kept at a level, at most."""
+
+NEGATIVE = 0.8
+"""Part of R'' that negative curvature may take away at a node."""
+
+MAX_OUTPUTS = 128
+"""Outputs times samples up to which the Gauss-Newton term is inverted."""
+
+SKETCH = 64
+"""Directions in which the Gauss-Newton term of more outputs is looked at."""
+
+COLUMNS = 1024
+"""Samples times directions that are swept at once."""
+
+MANY_PRODUCTS = 32
+"""Hessian products of a step from which on a sketch pays."""
+
+REFRESH_STEPS, REFRESH_PRODUCTS = 5, 8
+"""A metric serves so many steps, or until one has taken so many Hessian products."""
+
+
+def why_not(problem: LearningProblem) -> str | None:
+    """Why a problem has no such coordinates; None if it has."""
+    controls, regularization = problem.controls, problem.regularization
+    if regularization.smooth:
+        return "derivatives of the controls are penalised: R'' couples levels or nodes"
+    if controls.mask is not None:
+        return "the kernel is masked"
+    if controls.box is not None:
+        return "the controls have bounds"
+    if not controls.has_kernel and not controls.has_bias:
+        return "neither kernel nor bias is a control"
+    if not any(weight > 0 for weight in regularization.weights):
+        return "no control is penalised"
+    return None
+
+
+class CurvatureMetric:
+    """T at one point.
+
+    Args:
+        at: The point, of a problem that has such coordinates (`why_not`).
+        sketched: Whether the Gauss-Newton term of many outputs is sketched, for the work of some
+            sixty gradients, or left out.
+    """
+
+    def __init__(self, at: Linearisation, *, sketched: bool) -> None:
+        problem = at.problem
+        self.controls = problem.controls
+        tikhonov = problem.regularization.tikhonov
+        self.weight = min(w for w in problem.regularization.weights if w > 0)
+        """s: the Hessian in z is about this times the identity."""
+        # What R leaves free is measured as if by the smallest weight.
+        self._roots = {
+            name: float(np.sqrt(self.weight / (tikhonov[name] or self.weight)))
+            for name in self.controls.blocks
+        }
+        pointwise = problem.sample_weights * at.curvature
+        outputs = _outputs(at)
+        strength = max(float(np.max(np.abs(pointwise), initial=0.0)), _strength(outputs))
+        strength = self.controls.space.comm.allreduce(strength, op=MPI.MAX)
+        self._basis, features = _reduce(self._features(at), strength)
+        lower = np.linalg.cholesky(_node_matrices(features, pointwise))
+        self._inverse = np.linalg.inv(lower)
+        self._directions, self._shrink = self._by_outputs(at, features, outputs, sketched)
+
+    def _features(self, at: Linearisation) -> Array:
+        """R''^{-1/2} Phi times sqrt(s), by what they belong to: (levels, nodes + 1, samples)."""
+        levels, _, samples = at.state.u.shape
+        rows = []
+        root = np.sqrt(self.weight)
+        if self.controls.has_kernel and at.state.gathered is not None:
+            rows.append(self._roots["kernel"] / root * at.state.gathered)
+        if self.controls.has_bias:
+            rows.append(np.full((levels, 1, samples), self._roots["bias"] / root))
+        return np.concatenate(rows, axis=1)
+
+    def _by_outputs(
+        self, at: Linearisation, features: Array, outputs: Array | None, sketched: bool
+    ) -> tuple[Array, Array]:
+        """U, (levels nodes rank, count), and 1 - (1 + theta)^{-1/2}, (count,)."""
+        levels, nodes, rank, _ = self._inverse.shape
+        if outputs is not None:
+            count = outputs.shape[-1] // features.shape[-1]
+            jacobian = np.tile(features, count)[:, None] * outputs[:, :, None, :]
+            root = (self._inverse @ jacobian).reshape(levels * nodes * rank, -1)
+        elif sketched:
+            root = self._sketch(GaussNewton(at, features, self._inverse))
+        else:
+            return np.zeros((levels * nodes * rank, 0)), np.zeros(0)
+        theta, vectors = np.linalg.eigh(self.controls.space.sum(root.T @ root))
+        seen = theta > SEEN
+        theta, vectors = theta[seen], vectors[:, seen]
+        return root @ (vectors / np.sqrt(theta)), 1 - 1 / np.sqrt(1 + theta)
+
+    def _sketch(self, term: GaussNewton) -> Array:
+        """B with B B' the Nystrom approximation of a Gauss-Newton term A (Frangella, Tropp & Udell,
+        SIAM J. Matrix Anal. Appl. 44, 2023): A Omega (Omega' A Omega)^{-1} (A Omega)'.
+        """
+        space, (levels, nodes, rank, _) = self.controls.space, self._inverse.shape
+        whole = np.random.default_rng(0).standard_normal((levels, space.n_nodes, rank, SKETCH))
+        omega = whole[:, space.owned].reshape(levels * nodes * rank, SKETCH)
+        image = term.product(omega)
+        values, vectors = np.linalg.eigh(space.sum(omega.T @ image))
+        seen = values > 1e-10 * values[-1]
+        return image @ (vectors[:, seen] / np.sqrt(values[seen]))
+
+    def apply(self, z: Array) -> Array:
+        """T z (collective)."""
+        rows = self._rows(z)
+        y = rows.swapaxes(1, 2) @ self._basis
+        change = self._without_outputs(y)
+        change = (self._inverse.swapaxes(2, 3) @ change[..., None])[..., 0] - y
+        rows += self._basis @ change.swapaxes(1, 2)
+        return self._scaled(self._vector(z, rows))
+
+    def apply_transpose(self, g: Array) -> Array:
+        """T' g: a gradient by z (collective)."""
+        scaled = self._scaled(g)
+        rows = self._rows(scaled)
+        y = rows.swapaxes(1, 2) @ self._basis
+        change = self._without_outputs((self._inverse @ y[..., None])[..., 0]) - y
+        rows += self._basis @ change.swapaxes(1, 2)
+        return self._vector(scaled, rows)
+
+    def unseen(self, step: Array) -> Array:
+        """Nothing: this metric sees every step."""
+        return np.zeros_like(step)
+
+    def newton_length(self, gradient: Array) -> float:
+        """|z| of the Newton step for the Hessian s T^{-T} T^{-1} (collective)."""
+        return self.controls.norm(self.apply_transpose(gradient)) / self.weight
+
+    def _without_outputs(self, y: Array) -> Array:
+        """(I - U (1 - (1 + theta)^{-1/2}) U') y."""
+        if not len(self._shrink):
+            return y
+        along = self.controls.space.sum(y.reshape(-1) @ self._directions)
+        return y - (self._directions @ (self._shrink * along)).reshape(y.shape)
+
+    def _scaled(self, vector: Array) -> Array:
+        """sqrt(s) R''^{-1/2} times a vector, a new one."""
+        result = vector.copy()
+        for name, block in self.controls.blocks.items():
+            if self._roots[name] != 1:
+                result[block] *= self._roots[name]
+        return result
+
+    def _rows(self, vector: Array) -> Array:
+        """Kernel and bias at every node, a new array (levels, nodes + 1, n_local)."""
+        parts = self.controls.split(vector)
+        rows = [] if parts.kernel is None else [parts.kernel]
+        return np.concatenate(rows if parts.bias is None else [*rows, parts.bias[:, None]], axis=1)
+
+    def _vector(self, vector: Array, rows: Array) -> Array:
+        """A vector with these rows, and the learned outputs of another."""
+        controls, result = self.controls, vector.copy()
+        if controls.has_bias:
+            result[controls.blocks["bias"]] = rows[:, -1].reshape(-1)
+            rows = rows[:, :-1]
+        if controls.has_kernel:
+            result[controls.blocks["kernel"]] = rows.reshape(-1)
+        return result
+
+
+class GaussNewton:
+    """L^{-1} J' W J L^{-T} by Psi' R''^{1/2} c, on many vectors at once.
+
+    Args:
+        at: The point.
+        features: Psi' features, shape (levels, rank, samples).
+        inverse: L^{-1}, shape (levels, n_local, rank, rank).
+    """
+
+    def __init__(self, at: Linearisation, features: Array, inverse: Array) -> None:
+        self.at, self.features, self.inverse = at, features[:, None], inverse
+        self._scale = at.problem.controls.bias_scale[:, :, None]
+
+    def product(self, vectors: Array) -> Array:
+        """Its product with each of the columns, shape (levels nodes rank, count) (collective)."""
+        samples = self.features.shape[-1]
+        block = max(1, COLUMNS // samples)
+        starts = range(0, vectors.shape[1], block)
+        return np.hstack([self._product(vectors[:, start : start + block]) for start in starts])
+
+    def _product(self, vectors: Array) -> Array:
+        at, problem, network = self.at, self.at.problem, self.at.problem.network
+        levels, nodes, rank, _ = self.inverse.shape
+        count, samples = vectors.shape[1], self.features.shape[-1]
+        problem.work.states += count
+        problem.work.adjoints += count
+        change = self.inverse.swapaxes(2, 3) @ vectors.reshape(levels, nodes, rank, count)
+        # du of every sample in every direction: columns sample by sample.
+        driven = (self.features.swapaxes(2, 3) @ change).reshape(levels, nodes, samples * count)
+        state = _repeated(at.state, count)
+        source = state.slope * (driven / self._scale)
+        tangent = solve_tangent(network, at.weights, state, LayerWeights(None, None), source)
+        df = tangent.ends[-1].reshape(nodes, samples, count)
+        terminal = np.stack(
+            [at.loss_point.tangent(df[:, :, k], None).terminal for k in range(count)], axis=-1
+        ).reshape(nodes, -1)
+        nothing = np.empty((0, *terminal.shape))
+        q = solve_adjoint(network, at.weights, state, terminal, nothing).q
+        q *= self._scale * np.repeat(problem.sample_weights, count)
+        q = q.reshape(levels, nodes, samples, count)
+        return (self.inverse @ (self.features @ q)).reshape(-1, count)
+
+
+def _repeated(state: StateTrajectory, count: int) -> StateTrajectory:
+    """A state with every sample as often as is said."""
+    gathered = None if state.gathered is None else np.repeat(state.gathered, count, axis=-1)
+    ends, u, slope = (np.repeat(a, count, axis=-1) for a in (state.ends, state.u, state.slope))
+    return StateTrajectory(ends, u, slope, gathered, np.empty((0, *ends.shape[1:])))
+
+
+def _reduce(features: Array, strength: float) -> tuple[Array, Array]:
+    """An orthonormal basis of what matters of the features, and their coordinates by it.
+
+    Args:
+        features: Shape (levels, n, samples).
+        strength: The largest weight of a square of a change of pre-activation.
+
+    Returns:
+        Psi, (levels, n, rank), and Psi' features, (levels, rank, samples).
+    """
+    if min(features.shape[1:]) > 2 * MAX_RANK:
+        # A subspace iteration finds the leading directions of many samples.
+        rng = np.random.default_rng(0)
+        block = features @ rng.standard_normal((features.shape[2], MAX_RANK))
+        for _ in range(2):
+            block, _ = np.linalg.qr(block)
+            block = features @ (features.swapaxes(1, 2) @ block)
+        basis, _ = np.linalg.qr(block)
+        features = basis.swapaxes(1, 2) @ features
+    else:
+        basis = None
+    left, values, right = np.linalg.svd(features, full_matrices=False)
+    rank = int(np.max(np.sum(values**2 * strength > SEEN, axis=1)))
+    rank = min(max(rank, 1), MAX_RANK)
+    left = left[:, :, :rank] if basis is None else basis @ left[:, :, :rank]
+    return left, values[:, :rank, None] * right[:, :rank]
+
+
+def _node_matrices(features: Array, pointwise: Array) -> Array:
+    """I + C at every level and node, positive definite, shape (levels, n_local, rank, rank)."""
+    levels, rank, samples = features.shape
+    squares = (features[:, :, None] * features[:, None]).reshape(levels, -1, samples)
+
+    def weighted(weights: Array) -> Array:
+        product = weights @ squares.swapaxes(1, 2)
+        return product.reshape(levels, weights.shape[1], rank, rank)
+
+    negative = weighted(np.maximum(-pointwise, 0.0))
+    largest = np.max(np.sum(np.abs(negative), axis=-1), axis=-1)[..., None, None]
+    negative *= NEGATIVE / np.maximum(largest, NEGATIVE)
+    return np.eye(rank) + weighted(np.maximum(pointwise, 0.0)) - negative
+
+
+def _outputs(at: Linearisation) -> Array | None:
+    """(J' W J)^{1/2} by the pre-activations: (levels, n_local, outputs samples), output by output.
+
+    None for losses without outputs, or with too many.
+    """
+    problem, loss = at.problem, at.loss_point
+    if loss.curvature is None or at.output_layer is None or not len(at.state.u):
+        return None
+    count, _, samples = loss.curvature.shape
+    if count * samples > MAX_OUTPUTS:
+        return None
+    nodes = at.state.u.shape[1]
+    nothing = np.empty((0, nodes, samples))
+    problem.work.adjoints += count
+    slopes = [
+        solve_adjoint(problem.network, at.weights, at.state, terminal, nothing).q
+        for terminal in at.output_layer.functions[:, :, None] * np.ones(samples)
+    ]
+    values, vectors = np.linalg.eigh(loss.curvature.transpose(2, 0, 1))
+    roots = vectors * np.sqrt(np.maximum(values, 0.0))[:, None]  # [sample, output, part]
+    combined = [
+        sum(slope * root for slope, root in zip(slopes, part, strict=True))
+        for part in (roots * np.sqrt(problem.sample_weights)[:, None, None]).transpose(2, 1, 0)
+    ]
+    return problem.controls.bias_scale[:, :, None] * np.concatenate(combined, axis=-1)
+
+
+def _strength(outputs: Array | None) -> float:
+    return 0.0 if outputs is None else float(np.max(outputs**2, initial=0.0))
+
+
+class CurvatureMetrics:
+    """The metrics of a solve's iterates: one serves several, as long as it serves them well.
+
+    Args:
+        problem: The learning problem. One with a metric of its own is measured by that.
+    """
+
+    def __init__(self, problem: LearningProblem) -> None:
+        self._work = problem.work
+        self._admitted = why_not(problem) is None
+        self._metric: CurvatureMetric | None = None
+        self._age, self._products = 0, 0
+
+    def __call__(self, at: Linearisation) -> Metric | None:
+        """The metric to be used from an iterate on; None: L2 (collective)."""
+        own = at.problem.metric(at)
+        if own is not None or not self._admitted:
+            return own
+        taken, self._products = self._work.hessians - self._products, self._work.hessians
+        self._age += 1
+        if self._metric is None or self._age > REFRESH_STEPS or taken > REFRESH_PRODUCTS:
+            self._metric, self._age = CurvatureMetric(at, sketched=taken > MANY_PRODUCTS), 1
+        return self._metric
