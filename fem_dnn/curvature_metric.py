@@ -124,7 +124,7 @@ class CurvatureMetric:
         if outputs is not None:
             count = outputs.shape[-1] // features.shape[-1]
             jacobian = np.tile(features, count)[:, None] * outputs[:, :, None, :]
-            root = (self._inverse @ jacobian).reshape(levels * nodes * rank, -1)
+            root: Array = (self._inverse @ jacobian).reshape(levels * nodes * rank, -1)
         elif sketched:
             root = self._sketch(GaussNewton(at, features, self._inverse))
         else:
@@ -339,7 +339,7 @@ class CurvatureMetrics:
         self._work = problem.work
         self._admitted = why_not(problem) is None
         self._metric: CurvatureMetric | None = None
-        self._age, self._products = 0, 0
+        self._age, self._products = 0, problem.work.hessians
 
     def __call__(self, at: Linearisation) -> Metric | None:
         """The metric to be used from an iterate on; None: L2 (collective)."""

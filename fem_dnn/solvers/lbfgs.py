@@ -49,7 +49,7 @@ def approach(descent: Descent, part: float, iterations: int) -> Linearisation:
         The point reached; the start itself where its gradient is small enough.
     """
     target = max(part * descent.history.iterations[0].gradient_norm, descent.target)
-    if descent.start.gradient_norm <= target:
+    if descent.start.gradient_norm <= target or not descent.iterations_left:
         return descent.start
     done = len(descent.history.iterations) - 1
     limit = min(done + iterations, descent.tolerances.max_iterations)

@@ -1,9 +1,12 @@
 """Newton's method on the Euler-Lagrange system with state and adjoint eliminated (PETSc SNES).
 
-The reduced gradient is the SNES function, the objective its merit function. Steps come from a
-trust region (`newtontr`) whose model is minimised by conjugate gradients truncated at the region's
-boundary and at negative curvature (`stcg`; Steihaug, SIAM J. Numer. Anal. 20, 1983). The
-relative accuracy of the linear solves falls with the gradient, so that the last steps converge
+The reduced gradient is the SNES function, the objective its merit function. L-BFGS comes near
+first: far from a critical point its steps lower the objective as much as Newton's, at a fraction of
+the work. Then steps come from a trust region (`newtontr`) whose model is minimised by conjugate
+gradients truncated at the region's boundary and at negative curvature (`stcg`; Steihaug, SIAM J.
+Numer. Anal. 20, 1983). Both happen in coordinates in which the Hessian is nearly a multiple of the
+identity (`curvature_metric`; where derivatives of the controls are penalised, in those of `riesz`).
+The relative accuracy of the linear solves falls with the gradient, so that the last steps converge
 quadratically (Dembo, Eisenstat & Steihaug, SIAM J. Numer. Anal. 19, 1982).
 
 Where the controls have bounds, PETSc TAO's `tron` does the same on faces of the box: a Cauchy point

@@ -1,0 +1,121 @@
+"""Coordinates in which the Hessian is nearly a multiple of the identity."""
+
+import numpy as np
+import pytest
+from helpers import random_control, random_problem, uniform
+from mpi4py import MPI
+
+from fem_dnn import curvature_metric
+from fem_dnn.curvature_metric import CurvatureMetric, CurvatureMetrics, why_not
+from fem_dnn.solvers import Tolerances, solve_newton
+
+pytestmark = pytest.mark.mpi
+
+WORLD, SELF = MPI.COMM_WORLD, MPI.COMM_SELF
+
+CASES = [
+    {},
+    {"loss": "softmax", "outputs": 3, "learn_outputs": True},
+    {"loss": "logistic", "kernel": False},
+    {"loss": "mse", "bias": False, "regularization": (0.01, 0.0, 0.0)},
+    {"scheme": "resnet", "tracking": True, "samples": 9},
+]
+
+
+def metric_at(problem, sketched: bool = True) -> CurvatureMetric:
+    return CurvatureMetric(problem.linearise(random_control(problem)), sketched=sketched)
+
+
+@pytest.fixture
+def everything_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(curvature_metric, "SEEN", 1e-13)
+
+
+@pytest.mark.parametrize("options", CASES)
+def test_transpose(options: dict) -> None:
+    problem = random_problem(WORLD, **options)
+    metric, controls = metric_at(problem), problem.controls
+    z, g = (controls.random_direction(seed) for seed in (1, 2))
+    there, back = controls.dot(metric.apply(z), g), controls.dot(z, metric.apply_transpose(g))
+    assert abs(there - back) < 1e-13 * max(abs(there), 1e-2)
+
+
+@pytest.mark.parametrize("options", CASES)
+def test_is_the_same_on_any_number_of_ranks(options: dict) -> None:
+    """T depends on the choice of a basis; T T', the inverse of the Hessian's model, does not."""
+    inverses = []
+    for comm in (WORLD, SELF):
+        problem = random_problem(comm, **options)
+        metric, controls = metric_at(problem), problem.controls
+        product = metric.apply(metric.apply_transpose(controls.random_direction(3)))
+        inverses.append(controls.values(product))
+    for name in ("kernel", "bias", "outputs", "offsets"):
+        ours, alone = (getattr(values, name) for values in inverses)
+        if ours is not None:
+            assert np.allclose(ours, alone, rtol=0, atol=1e-10 * max(np.max(np.abs(alone)), 1e-3))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"loss": "l2"},
+        {"loss": "l2", "samples": 6, "cells": 3},
+        {"loss": "mse", "outputs": 2},
+        {"loss": "logistic", "regularization": (0.01, 0.002, 0.0)},
+    ],
+)
+def test_is_exact_where_levels_are_not_coupled(options: dict, everything_is_seen: None) -> None:
+    """One layer and, put in by hand, a convex Hamiltonian: T' H T = s I."""
+    problem = random_problem(SELF, scheme="resnet", points=uniform(1.0, 1), **options)
+    at = problem.linearise(random_control(problem))
+    vars(at)["curvature"] = np.abs(at.curvature)
+    metric = CurvatureMetric(at, sketched=True)
+    z = problem.controls.random_direction(5)
+    image = metric.apply_transpose(at.hessian_action(metric.apply(z)))
+    assert problem.controls.norm(image - metric.weight * z) < 1e-6 * metric.weight
+
+
+@pytest.mark.parametrize("loss", ["l2", "softmax"])
+def test_hessian_is_close_to_a_multiple_of_the_identity(loss: str) -> None:
+    """At a minimiser: all but a few eigenvalues of T' H T / s are near 1; in L2 they are not."""
+    problem = random_problem(
+        SELF, scheme="resnet", loss=loss, cells=6, points=uniform(2.0, 6), samples=4
+    )
+    start = random_control(problem)
+    at = solve_newton(problem, start, Tolerances(rtol=1e-6)).at
+    metric = CurvatureMetric(at, sketched=True)
+    units = np.eye(problem.controls.n_local)
+    plain = np.stack([at.hessian_action(unit) for unit in units])
+    image = np.stack([metric.apply_transpose(at.hessian_action(metric.apply(u))) for u in units])
+    spectra = [np.linalg.eigvalsh(matrix) for matrix in (plain, image)]
+    spread = [np.mean(np.abs(s / metric.weight - 1) > 0.5) for s in spectra]
+    assert spread[1] < 0.3 * spread[0]
+    assert spectra[1][-1] < 3 * metric.weight < 0.3 * spectra[0][-1]
+
+
+def test_what_has_none_says_why() -> None:
+    problem = random_problem(SELF)
+    assert why_not(problem) is None
+    for options, reason in (
+        ({"mask": True}, "masked"),
+        ({"regularization": (0.01, 0.02, 0.0, 0.0, 0.05)}, "derivatives"),
+        ({"bounds": {"bias": (-1.0, 1.0)}}, "bounds"),
+        ({"regularization": (0.0, 0.0, 0.0)}, "penalised"),
+        ({"kernel": False, "bias": False, "given": True}, "neither"),
+    ):
+        lacking = random_problem(SELF, **options)
+        assert reason in str(why_not(lacking))
+        measure = CurvatureMetrics(lacking)
+        assert measure(lacking.linearise(random_control(lacking))) is None
+
+
+def test_serves_several_iterates() -> None:
+    problem = random_problem(SELF)
+    at, measure = problem.linearise(random_control(problem)), CurvatureMetrics(problem)
+    first = measure(at)
+    assert measure(at) is first
+    problem.work.hessians += curvature_metric.REFRESH_PRODUCTS + 1
+    second = measure(at)
+    assert second is not first
+    served = [measure(at) for _ in range(curvature_metric.REFRESH_STEPS)]
+    assert served[-2] is second and served[-1] is not second
