@@ -53,11 +53,8 @@ SKETCH = 64
 COLUMNS = 1024
 """Samples times directions that are swept at once."""
 
-MANY_PRODUCTS = 32
-"""Hessian products of a step from which on a sketch pays."""
-
-REFRESH_STEPS, REFRESH_PRODUCTS = 5, 8
-"""A metric serves so many steps, or until one has taken so many Hessian products."""
+NEAR = 1e-2
+"""Gradient, relative to the regulariser's part of it, from which on a sketch pays."""
 
 
 def why_not(problem: LearningProblem) -> str | None:
@@ -328,26 +325,16 @@ def _strength(outputs: Array | None) -> float:
     return 0.0 if outputs is None else float(np.max(outputs**2, initial=0.0))
 
 
-class CurvatureMetrics:
-    """The metrics of a solve's iterates: one serves several, as long as it serves them well.
+def curvature_metric(at: Linearisation) -> Metric | None:
+    """The metric of a point; None: L2, or what derivatives penalised make of it (collective).
 
-    Args:
-        problem: The learning problem. One with a metric of its own is measured by that.
+    A problem with a metric of its own is measured by that. Many outputs are looked at where the
+    gradient is small against its two parts, the loss's and the regulariser's: there steps are
+    limited by the linear solves and no longer by the model.
     """
-
-    def __init__(self, problem: LearningProblem) -> None:
-        self._work = problem.work
-        self._admitted = why_not(problem) is None
-        self._metric: CurvatureMetric | None = None
-        self._age, self._products = 0, problem.work.hessians
-
-    def __call__(self, at: Linearisation) -> Metric | None:
-        """The metric to be used from an iterate on; None: L2 (collective)."""
-        own = at.problem.metric(at)
-        if own is not None or not self._admitted:
-            return own
-        taken, self._products = self._work.hessians - self._products, self._work.hessians
-        self._age += 1
-        if self._metric is None or self._age > REFRESH_STEPS or taken > REFRESH_PRODUCTS:
-            self._metric, self._age = CurvatureMetric(at, sketched=taken > MANY_PRODUCTS), 1
-        return self._metric
+    problem = at.problem
+    own = problem.metric(at)
+    if own is not None or why_not(problem) is not None:
+        return own
+    penalty = problem.controls.norm(problem.regularization.action(at.control))
+    return CurvatureMetric(at, sketched=at.gradient_norm < NEAR * penalty)

@@ -6,7 +6,7 @@ from helpers import random_control, random_problem, uniform
 from mpi4py import MPI
 
 from fem_dnn import curvature_metric
-from fem_dnn.curvature_metric import CurvatureMetric, CurvatureMetrics, why_not
+from fem_dnn.curvature_metric import CurvatureMetric, why_not
 from fem_dnn.solvers import Tolerances, solve_newton
 
 pytestmark = pytest.mark.mpi
@@ -105,17 +105,19 @@ def test_what_has_none_says_why() -> None:
     ):
         lacking = random_problem(SELF, **options)
         assert reason in str(why_not(lacking))
-        measure = CurvatureMetrics(lacking)
-        assert measure(lacking.linearise(random_control(lacking))) is None
+        at = lacking.linearise(random_control(lacking))
+        assert curvature_metric.curvature_metric(at) is None
 
 
-def test_serves_several_iterates() -> None:
+def test_many_outputs_are_looked_at_near_a_critical_point() -> None:
     problem = random_problem(SELF)
-    at, measure = problem.linearise(random_control(problem)), CurvatureMetrics(problem)
-    first = measure(at)
-    assert measure(at) is first
-    problem.work.hessians += curvature_metric.REFRESH_PRODUCTS + 1
-    second = measure(at)
-    assert second is not first
-    served = [measure(at) for _ in range(curvature_metric.REFRESH_STEPS)]
-    assert served[-2] is second and served[-1] is not second
+    start = random_control(problem)
+    end = solve_newton(problem, start, Tolerances(rtol=1e-6)).control
+    counts = []
+    for control in (start, end):
+        before = problem.work.states
+        assert isinstance(
+            curvature_metric.curvature_metric(problem.linearise(control)), CurvatureMetric
+        )
+        counts.append(problem.work.states - before)
+    assert counts == [1, 1 + curvature_metric.SKETCH]

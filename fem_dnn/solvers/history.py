@@ -78,7 +78,7 @@ class Waypoint:
         control: The iterate's controls, nodal values in file order.
         iterations: The history up to the iterate, on its mesh.
         escapes: How many saddles have been left.
-        step: L2 length of the last step; 0 at the start.
+        step: Length of the last step, in L2 or as the method measures it; 0 at the start.
         coarser: What coarser meshes have taken before; None without nested meshes.
     """
 
@@ -117,7 +117,7 @@ class History:
         iterations: The iterations so far.
         linear_iterations: Krylov iterations so far; kept up to date by the method.
         escapes: How many saddles have been left so far.
-        step: L2 length of the last step, where waypoints may be kept.
+        step: Length of the last step, where waypoints may be kept.
         at: The last iterate.
     """
 
@@ -160,8 +160,13 @@ class History:
         """Time since the start."""
         return time.perf_counter() - self.started
 
-    def add(self, at: Linearisation) -> None:
-        """Record the iterate at a linearisation."""
+    def add(self, at: Linearisation, step: float | None = None) -> None:
+        """Record the iterate at a linearisation.
+
+        Args:
+            at: The linearisation.
+            step: Length of the step to it as the method measures steps; None: in L2.
+        """
         line = Iteration(
             len(self.iterations),
             at.objective,
@@ -176,7 +181,7 @@ class History:
         )
         self.iterations.append(line)
         if self.keep is not None and self.at is not None:
-            self.step = self.problem.distance(at, self.at)
+            self.step = self.problem.distance(at, self.at) if step is None else step
         self.at = at
         if self.report is not None:
             self.report(line)

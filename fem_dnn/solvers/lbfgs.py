@@ -7,13 +7,11 @@ and `bncg` took more iterations where many bounds are active.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from fem_dnn.problem import Linearisation
 from fem_dnn.solvers import tao
 from fem_dnn.solvers.descent import Descent
 from fem_dnn.solvers.method import Method, Way
-from fem_dnn.solvers.petsc import PREFIX, PetscProblem, inserted_options
+from fem_dnn.solvers.petsc import inserted_options
 
 MATRIX: dict[str, object] = {"mat_lmvm_scale_type": "scalar", "mat_lmvm_hist_size": 20}
 """Twenty pairs, and the identity times a number to start from: in orthonormal coordinates that is
@@ -35,37 +33,6 @@ WITHIN_BOUNDS: dict[str, object] = {"tao_type": "blmvm", **tao.DEFAULTS}
 def _descend(descent: Descent) -> tuple[Linearisation, str]:
     with inserted_options(MATRIX_PREFIX, MATRIX, {}):
         return tao.descend_by_tao(descent, hessian=False)
-
-
-def approach(descent: Descent, part: float, iterations: int) -> Linearisation:
-    """Come nearer to a critical point, for a method that is quick only once it is near.
-
-    Args:
-        descent: The other method's run, without bounds.
-        part: Of the first gradient's norm: where to stop.
-        iterations: When to stop at the latest.
-
-    Returns:
-        The point reached; the start itself where its gradient is small enough.
-    """
-    target = max(part * descent.history.iterations[0].gradient_norm, descent.target)
-    if descent.start.gradient_norm <= target or not descent.iterations_left:
-        return descent.start
-    done = len(descent.history.iterations) - 1
-    limit = min(done + iterations, descent.tolerances.max_iterations)
-    near = replace(
-        descent,
-        petsc=PetscProblem(descent.petsc.problem),
-        target=target,
-        tolerances=replace(descent.tolerances, max_iterations=limit),
-        radius=None,
-    )
-    try:
-        with inserted_options(PREFIX, DEFAULTS, {}) as options:
-            at, _ = _descend(replace(near, options=options))
-    finally:
-        near.petsc.destroy()
-    return at
 
 
 solve_lbfgs = Method("lbfgs", Way(_descend, DEFAULTS), within_bounds=Way(_descend, WITHIN_BOUNDS))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -36,12 +36,12 @@ class Way:
     Attributes:
         descend: Runs it.
         defaults: Its PETSc options, which the user's override.
-        measure: What measures steps on a problem; None: the problem itself.
+        measure: The metric of steps from a point; None: the problem's own.
     """
 
     descend: Descend
     defaults: Mapping[str, object] = field(default_factory=dict)
-    measure: Callable[[LearningProblem], Measure] | None = None
+    measure: Measure | None = None
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class Method:
             radius = GROWTH * history.step or None
         initial_norm = history.iterations[0].gradient_norm
         target = tolerances.target(initial_norm)
-        petsc = PetscProblem(problem, way.measure and way.measure(problem))
+        petsc = PetscProblem(problem, way.measure)
         curvature = Curvature(True, "")
         try:
             with inserted_options(PREFIX, way.defaults, options or {}) as in_use:

@@ -1,13 +1,12 @@
 """Newton's method on the Euler-Lagrange system with state and adjoint eliminated (PETSc SNES).
 
-The reduced gradient is the SNES function, the objective its merit function. L-BFGS comes near
-first: far from a critical point its steps lower the objective as much as Newton's, at a fraction of
-the work. Then steps come from a trust region (`newtontr`) whose model is minimised by conjugate
-gradients truncated at the region's boundary and at negative curvature (`stcg`; Steihaug, SIAM J.
-Numer. Anal. 20, 1983). Both happen in coordinates in which the Hessian is nearly a multiple of the
-identity (`curvature_metric`; where derivatives of the controls are penalised, in those of `riesz`).
-The relative accuracy of the linear solves falls with the gradient, so that the last steps converge
-quadratically (Dembo, Eisenstat & Steihaug, SIAM J. Numer. Anal. 19, 1982).
+The reduced gradient is the SNES function, the objective its merit function. Steps come from a
+trust region (`newtontr`) whose model is minimised by conjugate gradients truncated at the region's
+boundary and at negative curvature (`stcg`; Steihaug, SIAM J. Numer. Anal. 20, 1983), both in
+coordinates in which the Hessian is nearly a multiple of the identity (`curvature_metric`; where
+derivatives of the controls are penalised, in those of `riesz`). The relative accuracy of the linear
+solves falls with the gradient, so that the last steps converge quadratically (Dembo, Eisenstat &
+Steihaug, SIAM J. Numer. Anal. 19, 1982).
 
 Where the controls have bounds, PETSc TAO's `tron` does the same on faces of the box: a Cauchy point
 along the projected gradient, then truncated Newton steps on the controls that are free there, with
@@ -20,16 +19,14 @@ any kind, because it looks at the residual and not at the objective.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 from petsc4py import PETSc
 
-from fem_dnn.curvature_metric import CurvatureMetric, CurvatureMetrics
+from fem_dnn.curvature_metric import CurvatureMetric, curvature_metric
 from fem_dnn.problem import Linearisation
 from fem_dnn.slab import SlabFailure
 from fem_dnn.solvers import tao
 from fem_dnn.solvers.descent import Descent
-from fem_dnn.solvers.lbfgs import approach
 from fem_dnn.solvers.method import Method, Way
 from fem_dnn.solvers.petsc import PREFIX, original_errors, read_options
 
@@ -49,9 +46,6 @@ DELTA_0 = 0.2
 
 NEWTON_STEPS = 2.0
 """The same where the Hessian is known approximately: in Newton steps for that."""
-
-NEAR, APPROACH = 1e-2, 100
-"""L-BFGS comes so near, in parts of the first gradient, or goes so many steps, before Newton."""
 
 SNES_REASON = PETSc.SNES.ConvergedReason
 
@@ -92,12 +86,7 @@ def _descend_within_bounds(descent: Descent) -> tuple[Linearisation, str]:
 
 
 def _descend(descent: Descent) -> tuple[Linearisation, str]:
-    """Run SNES, from where L-BFGS has come near."""
-    # A problem with a metric of its own is not for L-BFGS, which knows none.
-    if descent.petsc.problem.metric(descent.start) is None:
-        near = approach(descent, NEAR, APPROACH)
-        if near is not descent.start:
-            descent = replace(descent, start=near, radius=None)
+    """Run SNES."""
     petsc, history, target = descent.petsc, descent.history, descent.target
     snes = PETSc.SNES().create(petsc.comm)
     x, f = petsc.start(descent.start), petsc.vector()
@@ -106,7 +95,7 @@ def _descend(descent: Descent) -> tuple[Linearisation, str]:
     def monitor(snes: PETSc.SNES, iteration: int, _norm: float) -> None:
         history.linear_iterations = linear_iterations + snes.getLinearSolveIterations()
         if iteration > 0:  # the start is in the history already
-            history.add(petsc.at(snes.getSolution()))
+            history.add(petsc.at(snes.getSolution()), snes.getSolutionUpdate().norm())
         if not descent.options.given("ksp_rtol"):
             norm = petsc.at(snes.getSolution()).gradient_norm
             snes.getKSP().setTolerances(rtol=descent.forcing(norm))
@@ -169,7 +158,7 @@ def _first_radius(descent: Descent) -> float:
 
 solve_newton = Method(
     "newton",
-    Way(_descend, DEFAULTS, CurvatureMetrics),
+    Way(_descend, DEFAULTS, curvature_metric),
     within_bounds=Way(_descend_within_bounds, WITHIN_BOUNDS),
 )
 """Trust-region Newton-CG; its options are those of a SNES, within bounds those of a TAO."""

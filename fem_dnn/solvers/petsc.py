@@ -132,11 +132,8 @@ class PetscProblem:
         """Take an iterate's own metric, where it has one; whether coordinates have changed."""
         if self._measured is None or self._measured is visited.at:
             return False
-        metric = self._measure(visited.at)
-        if metric is self.riesz:
-            return False
         self._measured.forget()
-        self.riesz, self._measured = metric, visited.at
+        self.riesz, self._measured = self._measure(visited.at), visited.at
         self._shell.riesz = self.riesz
         self._origin = visited.at.control, visited.z
         self._recent = [visited]  # other vectors stand for other controls now
