@@ -44,7 +44,9 @@ def measure(problem: str, nested: int) -> dict[str, Any]:
     assert model.problem is not None
     visited: list[Array] = []
 
-    def newton(of: Model, start: Array, tolerances: Tolerances, report: Report) -> Solution:
+    def newton(
+        of: Model, start: Array, tolerances: Tolerances, *, report: Report, **_: object
+    ) -> Solution:
         assert of.problem is not None
         visited.clear()
 
@@ -59,7 +61,7 @@ def measure(problem: str, nested: int) -> dict[str, Any]:
     if nested:
         solution = solve_nested(model, newton, tolerances, lambda _: None, lambda _: None)
     else:
-        solution = newton(model, model.initial, tolerances, lambda _: None)
+        solution = newton(model, model.initial, tolerances, report=lambda _: None)
     meshes = [
         list(lines) for _, lines in itertools.groupby(solution.history, key=lambda line: line.mesh)
     ]
