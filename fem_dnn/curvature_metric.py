@@ -53,6 +53,9 @@ SKETCH = 64
 COLUMNS = 1024
 """Samples times directions that are swept at once."""
 
+ROUND_OFF = 1e-12
+"""Added to what may be singular, relative to 1."""
+
 NEAR = 1e-2
 """Gradient, relative to the regulariser's part of it, from which on a sketch pays."""
 
@@ -62,8 +65,6 @@ def why_not(problem: LearningProblem) -> str | None:
     controls, regularization = problem.controls, problem.regularization
     if regularization.smooth:
         return "derivatives of the controls are penalised: R'' couples levels or nodes"
-    if controls.mask is not None:
-        return "the kernel is masked"
     if controls.box is not None:
         return "the controls have bounds"
     if not controls.has_kernel and not controls.has_bias:
@@ -98,7 +99,15 @@ class CurvatureMetric:
         strength = max(float(np.max(np.abs(pointwise), initial=0.0)), _strength(outputs))
         strength = self.controls.space.comm.allreduce(strength, op=MPI.MAX)
         self._basis, features = _reduce(self._features(at), strength)
-        lower = np.linalg.cholesky(_node_matrices(features, pointwise))
+        matrices, features = _node_matrices(features, pointwise), features[:, None]
+        # Where the kernel is masked, the masked Psi is Q N' with Q orthonormal at every node.
+        self._inverse_gram: Array | None = None
+        if self.controls.mask is not None:
+            gram = np.linalg.cholesky(self._masked_squares(self.controls.mask))
+            self._inverse_gram = np.linalg.inv(gram)
+            transposed = gram.swapaxes(2, 3)
+            matrices, features = transposed @ matrices @ gram, transposed @ features
+        lower = np.linalg.cholesky(np.eye(self._basis.shape[2]) + matrices)
         self._inverse = np.linalg.inv(lower)
         self._directions, self._shrink = self._by_outputs(at, features, outputs, sketched)
 
@@ -113,6 +122,16 @@ class CurvatureMetric:
             rows.append(np.full((levels, 1, samples), self._roots["bias"] / root))
         return np.concatenate(rows, axis=1)
 
+    def _masked_squares(self, mask: NDArray[np.bool_]) -> Array:
+        """Psi' Psi over what a node's mask leaves, shape (levels, n_local, rank, rank)."""
+        levels, _, rank = self._basis.shape
+        whole = np.vstack([mask, np.ones((int(self.controls.has_bias), mask.shape[1]), dtype=bool)])
+        squares = (self._basis[:, :, :, None] * self._basis[:, :, None]).reshape(
+            levels, -1, rank**2
+        )
+        gram = whole.T.astype(float) @ squares
+        return gram.reshape(levels, -1, rank, rank) + ROUND_OFF * np.eye(rank)
+
     def _by_outputs(
         self, at: Linearisation, features: Array, outputs: Array | None, sketched: bool
     ) -> tuple[Array, Array]:
@@ -120,7 +139,7 @@ class CurvatureMetric:
         levels, nodes, rank, _ = self._inverse.shape
         if outputs is not None:
             count = outputs.shape[-1] // features.shape[-1]
-            jacobian = np.tile(features, count)[:, None] * outputs[:, :, None, :]
+            jacobian = np.tile(features, count) * outputs[:, :, None, :]
             root: Array = (self._inverse @ jacobian).reshape(levels * nodes * rank, -1)
         elif sketched:
             root = self._sketch(GaussNewton(at, features, self._inverse))
@@ -146,20 +165,18 @@ class CurvatureMetric:
     def apply(self, z: Array) -> Array:
         """T z (collective)."""
         rows = self._rows(z)
-        y = rows.swapaxes(1, 2) @ self._basis
+        y = self._coordinates(rows)
         change = self._without_outputs(y)
         change = (self._inverse.swapaxes(2, 3) @ change[..., None])[..., 0] - y
-        rows += self._basis @ change.swapaxes(1, 2)
-        return self._scaled(self._vector(z, rows))
+        return self._scaled(self._vector(z, self._moved(rows, change)))
 
     def apply_transpose(self, g: Array) -> Array:
         """T' g: a gradient by z (collective)."""
         scaled = self._scaled(g)
         rows = self._rows(scaled)
-        y = rows.swapaxes(1, 2) @ self._basis
+        y = self._coordinates(rows)
         change = self._without_outputs((self._inverse @ y[..., None])[..., 0]) - y
-        rows += self._basis @ change.swapaxes(1, 2)
-        return self._vector(scaled, rows)
+        return self._vector(scaled, self._moved(rows, change))
 
     def unseen(self, step: Array) -> Array:
         """Nothing: this metric sees every step."""
@@ -168,6 +185,18 @@ class CurvatureMetric:
     def newton_length(self, gradient: Array) -> float:
         """|z| of the Newton step for the Hessian s T^{-T} T^{-1} (collective)."""
         return self.controls.norm(self.apply_transpose(gradient)) / self.weight
+
+    def _coordinates(self, rows: Array) -> Array:
+        """Psi' of kernel rows and biases (Q' where they are masked): (levels, n_local, rank)."""
+        y = rows.swapaxes(1, 2) @ self._basis
+        return y if self._inverse_gram is None else (self._inverse_gram @ y[..., None])[..., 0]
+
+    def _moved(self, rows: Array, change: Array) -> Array:
+        """Rows changed, in place, along Psi (or Q); what a mask hides is not cared for."""
+        if self._inverse_gram is not None:
+            change = (self._inverse_gram.swapaxes(2, 3) @ change[..., None])[..., 0]
+        rows += self._basis @ change.swapaxes(1, 2)
+        return rows
 
     def _without_outputs(self, y: Array) -> Array:
         """(I - U (1 - (1 + theta)^{-1/2}) U') y."""
@@ -197,7 +226,8 @@ class CurvatureMetric:
             result[controls.blocks["bias"]] = rows[:, -1].reshape(-1)
             rows = rows[:, :-1]
         if controls.has_kernel:
-            result[controls.blocks["kernel"]] = rows.reshape(-1)
+            kernel = rows if controls.mask is None else rows[:, controls.mask]
+            result[controls.blocks["kernel"]] = kernel.reshape(-1)
         return result
 
 
@@ -206,12 +236,12 @@ class GaussNewton:
 
     Args:
         at: The point.
-        features: Psi' features, shape (levels, rank, samples).
+        features: Psi' features, shape (levels, 1 or n_local, rank, samples).
         inverse: L^{-1}, shape (levels, n_local, rank, rank).
     """
 
     def __init__(self, at: Linearisation, features: Array, inverse: Array) -> None:
-        self.at, self.features, self.inverse = at, features[:, None], inverse
+        self.at, self.features, self.inverse = at, features, inverse
         self._scale = at.problem.controls.bias_scale[:, :, None]
 
     def product(self, vectors: Array) -> Array:
@@ -280,7 +310,7 @@ def _reduce(features: Array, strength: float) -> tuple[Array, Array]:
 
 
 def _node_matrices(features: Array, pointwise: Array) -> Array:
-    """I + C at every level and node, positive definite, shape (levels, n_local, rank, rank)."""
+    """C at every level and node, I + C positive definite, shape (levels, n_local, rank, rank)."""
     levels, rank, samples = features.shape
     squares = (features[:, :, None] * features[:, None]).reshape(levels, -1, samples)
 
@@ -291,7 +321,7 @@ def _node_matrices(features: Array, pointwise: Array) -> Array:
     negative = weighted(np.maximum(-pointwise, 0.0))
     largest = np.max(np.sum(np.abs(negative), axis=-1), axis=-1)[..., None, None]
     negative *= NEGATIVE / np.maximum(largest, NEGATIVE)
-    return np.eye(rank) + weighted(np.maximum(pointwise, 0.0)) - negative
+    return weighted(np.maximum(pointwise, 0.0)) - negative
 
 
 def _outputs(at: Linearisation) -> Array | None:

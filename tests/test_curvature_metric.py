@@ -19,6 +19,8 @@ CASES = [
     {"loss": "logistic", "kernel": False},
     {"loss": "mse", "bias": False, "regularization": (0.01, 0.0, 0.0)},
     {"scheme": "resnet", "tracking": True, "samples": 9},
+    {"mask": True, "samples": 4},
+    {"mask": True, "loss": "logistic", "bias": False, "regularization": (0.01, 0.0, 0.0)},
 ]
 
 
@@ -61,6 +63,8 @@ def test_is_the_same_on_any_number_of_ranks(options: dict) -> None:
         {"loss": "l2"},
         {"loss": "l2", "samples": 6, "cells": 3},
         {"loss": "mse", "outputs": 2},
+        {"loss": "mse", "outputs": 2, "mask": True},
+        {"loss": "l2", "mask": True},
         {"loss": "logistic", "regularization": (0.01, 0.002, 0.0)},
     ],
 )
@@ -97,7 +101,6 @@ def test_what_has_none_says_why() -> None:
     problem = random_problem(SELF)
     assert why_not(problem) is None
     for options, reason in (
-        ({"mask": True}, "masked"),
         ({"regularization": (0.01, 0.02, 0.0, 0.0, 0.05)}, "derivatives"),
         ({"bounds": {"bias": (-1.0, 1.0)}}, "bounds"),
         ({"regularization": (0.0, 0.0, 0.0)}, "penalised"),
