@@ -95,7 +95,7 @@ def signed_lowest_eigenpair(
         A pair whose residual is a tenth of its value or of the threshold; None if that could not
         be reached.
     """
-    wanted = _Wanted(SLEPc.EPS.Conv.REL, SIGN_ACCURACY, max_restarts=10)
+    wanted = _Wanted(SLEPc.EPS.Conv.REL, SIGN_ACCURACY, max_restarts=30)
     pairs = _extreme(petsc, at, free, wanted)
     if pairs:
         return pairs[0]
