@@ -165,6 +165,11 @@ def page(record: Row) -> str:
             ),
             memory,
         ),
+        "Not done: a whole solve of a million nodes with 16 samples and 32 layers, whose five "
+        "vectors alone are 20.5 GB. Next: the step's length along a direction from the tangent "
+        "alone, which makes one of the five superfluous; states made anew once per product "
+        "instead of twice; blocks of nodes shared by threads.",
+        "",
         "Made by `python3 -m benchmarks.width`.",
         "",
     ]
