@@ -1,7 +1,7 @@
 """In which form a case's learning problem is solved: dense, or the Gram form.
 
 The Gram form costs O(nodes S^2) where the dense one costs O(nodes^2 S). With 16 samples and 32
-layers a dense Hessian product takes 2.6 times as long at 250 nodes, 12 times at 1 000
+layers a dense Hessian product takes 3.8 times as long at 250 nodes, 22 times at 1 000
 (docs/width.md, made by `benchmarks/width.py`).
 """
 
