@@ -185,6 +185,11 @@ class LearningProblem:
         return Linearisation(self, control)
 
     @property
+    def frugal(self) -> bool:
+        """Whether solvers should hold few vectors of controls, because these are the problem."""
+        return False
+
+    @property
     def operations(self) -> float:
         """Operations of the largest matrix product that one rank does at once."""
         space = self.network.space
@@ -327,6 +332,14 @@ class Linearisation:
             Local vector of the same shape.
         """
         return self._change_of_gradient(direction, None)
+
+    def hessian_in(self, coordinates: Coordinates, z: Array, out: Array) -> None:
+        """The same by coordinates z of a step T z: out = T' H T z (collective)."""
+        out[...] = coordinates.apply_transpose(self.hessian_action(coordinates.apply(z)))
+
+    def descent_in(self, coordinates: Coordinates) -> Array:
+        """-T' gradient: steepest descent by coordinates z of a step T z, a new array."""
+        return -coordinates.apply_transpose(self.gradient)
 
     def gradient_by_inputs(self, inputs: Array) -> Array:
         """Derivative of the gradient in a direction of the inputs (exact; collective).
