@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit, ndtr
 
 from fem_dnn.hyperbolic_tangent import tanh
-from fem_dnn.team import several
+from fem_dnn.team import AT_ONCE, several
 
 Array = NDArray[np.float64]
 Evaluate = Callable[[Array, int], tuple[Array, ...]]
@@ -61,9 +61,11 @@ class Activation:
         """
         if self.in_place is None:
             value[...], slope[...] = self.evaluate(u, 1)
-            return
-        for part in several(slice(0, len(u)), 2 * u.shape[-1]):
-            self.in_place(u[part], value[part], slope[part])
+        elif u.size <= AT_ONCE // 2:
+            self.in_place(u, value, slope)
+        else:
+            for part in several(slice(0, len(u)), 2 * u.shape[-1]):
+                self.in_place(u[part], value[part], slope[part])
 
     @property
     def range(self) -> tuple[float, float]:

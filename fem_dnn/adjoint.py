@@ -109,8 +109,9 @@ def march_back(
     if ends is not None:
         ends[-1] = terminal
         p = ends[-1]
+    weights = levels.steps[:, None] * scheme.weights
     for n in reversed(range(levels.layers)):
-        tau = float(levels.steps[n])
+        tau = levels.steps[n]
         slab = levels.of_slab(n)
         part = slice(slab.start, slab.stop)
         start = p[None] if explicit else np.broadcast_to(p, stage_shape)
@@ -131,7 +132,7 @@ def march_back(
                 network.space.sum,
             )
             guess = combine(backwards, slope)
-        combine(tau * scheme.weights, slope, out=step)
+        combine(weights[n], slope, out=step)
         p = np.add(p, step, out=None if ends is None else ends[n])
         yield n, part, P, p
 

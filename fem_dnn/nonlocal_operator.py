@@ -44,6 +44,7 @@ class NonlocalOperator:
         self._scale = omega * self._sqrt_hx
         self._inverse = 1 / self._scale
         self._inverse_omega = 1 / omega
+        self._cancel = self._equal and space.comm.size == 1
 
     @property
     def rows(self) -> Array:
@@ -85,7 +86,7 @@ class NonlocalOperator:
             room: Where `gather(f)` is wanted too, if at all.
             out: As in `apply`.
         """
-        if room is not None or not self._equal or self.space.comm.size > 1:
+        if room is not None or not self._cancel:
             return self.apply(level, self.gather(f, out=room), out=out)
         result = np.matmul(self.coefficients[level].T, f, out=out)
         result *= self._inverse_omega[level]

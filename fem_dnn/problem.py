@@ -418,10 +418,13 @@ class Linearisation:
         weights = np.tile(w, len(pairs))
 
         def work(levels: slice) -> None:
-            for part in several(levels, space.n_nodes * len(weights)):
-                count = part.stop - part.start
-                left = np.empty((count, space.n_local, len(weights)))
-                right = np.empty((count, space.n_nodes, len(weights)))
+            parted = list(several(levels, space.n_nodes * len(weights)))
+            most = parted[0].stop - parted[0].start
+            all_left, all_right = (
+                np.empty((most, n, len(weights))) for n in (space.n_local, space.n_nodes)
+            )
+            for part in parted:
+                left, right = (a[: part.stop - part.start] for a in (all_left, all_right))
                 for k, (q, f) in enumerate(pairs):
                     q(part, left[..., k * S : (k + 1) * S])
                     f(part, right[..., k * S : (k + 1) * S])

@@ -37,8 +37,8 @@ def combine(coefficients: Array, levels: Array, out: Array | None = None) -> Arr
         levels: Shape (levels, n_local, samples).
         out: Where a single combination is wanted, shape (n_local, samples), contiguous.
     """
-    if coefficients.shape == (1,):
-        return np.multiply(levels[0], coefficients, out=out)
+    if coefficients.size == 1:
+        return np.multiply(levels[0] if coefficients.ndim == 1 else levels, coefficients, out=out)
     room = None if out is None else out.reshape(-1)
     flat: Array = np.matmul(coefficients, levels.reshape(len(levels), -1), out=room)
     return flat.reshape(*coefficients.shape[:-1], *levels.shape[1:])

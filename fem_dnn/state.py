@@ -205,8 +205,8 @@ def march(
     guess: Array = np.zeros((0 if explicit else scheme.levels, *start.shape))
     ends[0] = start
     step, points = np.empty(start.shape), len(scheme.tracking_points)
-    for n in range(levels.layers):
-        tau = float(levels.steps[n])
+    weights = levels.steps[:, None] * scheme.weights
+    for n, tau in enumerate(levels.steps):
         if explicit:
             slopes = slopes_of_slab(n)(ends[n : n + 1])
         else:
@@ -219,7 +219,7 @@ def march(
         if len(tracked):
             inside = tau * combine(scheme.tracking_stages, slopes)
             tracked[n * points : (n + 1) * points] = ends[n] + inside
-        np.add(ends[n], combine(tau * scheme.weights, slopes, out=step), out=ends[n + 1])
+        np.add(ends[n], combine(weights[n], slopes, out=step), out=ends[n + 1])
 
 
 def solve_state(
@@ -301,7 +301,8 @@ def pre_activations(weights: LayerWeights, state: StateTrajectory) -> Array:
     """Kf + b along a state, with other weights or a change of them: shape of the state's slope."""
     u = np.empty_like(state.slope)
     for part in several(slice(0, len(u)), u[0].size):
-        weights.pre_activation(part, state.gathered_at(part), u[part])
+        gathered = None if weights.operator is None else state.gathered_at(part)
+        weights.pre_activation(part, gathered, u[part])
     return u
 
 
@@ -359,7 +360,8 @@ def _march_tangent(
         if offset == 0:
             several_slabs = slice(first, min(first + len(driven), len(u)))
             room = driven[: several_slabs.stop - first]
-            direction.pre_activation(several_slabs, state.gathered_at(several_slabs), room)
+            gathered = None if direction.operator is None else state.gathered_at(several_slabs)
+            direction.pre_activation(several_slabs, gathered, room)
 
         def slopes(dF: Array) -> Array:
             for i in range(per_slab):
