@@ -8,8 +8,8 @@ which owns everything that is known at one control, so that nothing is computed 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 
@@ -21,25 +21,18 @@ from fem_dnn.controls import ControlParts, ControlSpace
 from fem_dnn.losses import LossPoint, LossTangent, OutputLayer, TerminalLoss
 from fem_dnn.nonlocal_operator import NonlocalOperator
 from fem_dnn.regularization import Regularization
+from fem_dnn.sample_sums import Levelwise, levelwise, sample_sums
 from fem_dnn.state import (
     LayerWeights,
     Network,
     StateTrajectory,
     TangentTrajectory,
-    put,
     solve_state,
     solve_tangent,
 )
 from fem_dnn.team import several, share
 
 Array = NDArray[np.float64]
-Levelwise = Callable[[slice, Array], Array | None]
-"""Puts values at some levels, shape (levels, nodes, samples), into an array."""
-
-
-def levelwise(values: Array) -> Levelwise:
-    """Values that are known at all levels."""
-    return lambda levels, out: put(values[levels], out)
 
 
 @dataclass(frozen=True, eq=False)
@@ -397,45 +390,6 @@ class Linearisation:
         functions: Array | None,
         offsets: Array | None,
     ) -> Array:
-        """The control vector of sums over samples, as a gradient is one.
-
-        Args:
-            pairs: (q, sqrt(h) f on all nodes): the kernel is sum_s w_s q_s(x) f_s(y), summed over
-                the pairs, the bias sum_s w_s q_s(x) with the first pair's q.
-            functions, offsets: Nodal values of the learned output layer's part, shapes
-                (K, n_local) and (K,).
-        """
-        problem, space = self.problem, self.problem.network.space
-        controls, w, omega = (
-            problem.controls,
-            problem.sample_weights,
-            problem.network.levels.weights,
-        )
-        parts = controls.room()
-        root, S = space.sqrt_weights[space.owned], len(w)
-        equal = bool(np.all(root == root[0])) if len(root) else True
-        scale = np.sqrt(omega)[:, None, None] * root[: 1 if equal else None, None]
-        weights = np.tile(w, len(pairs))
-
-        def work(levels: slice) -> None:
-            parted = list(several(levels, space.n_nodes * len(weights)))
-            most = parted[0].stop - parted[0].start
-            all_left, all_right = (
-                np.empty((most, n, len(weights))) for n in (space.n_local, space.n_nodes)
-            )
-            for part in parted:
-                left, right = (a[: part.stop - part.start] for a in (all_left, all_right))
-                for k, (q, f) in enumerate(pairs):
-                    q(part, left[..., k * S : (k + 1) * S])
-                    f(part, right[..., k * S : (k + 1) * S])
-                if parts.bias is not None:
-                    sums = left[..., :S] @ w
-                    np.multiply(sums, controls.bias_scale[part], out=parts.bias[part])
-                if parts.kernel is not None:
-                    left *= scale[part] * weights
-                    np.matmul(right, left.swapaxes(-1, -2), out=parts.kernel[part])
-
-        share(work, problem.network.levels.count)
-        if parts.outputs is not None and functions is not None:
-            np.multiply(functions, root, out=parts.outputs)
-        return controls.join(replace(parts, offsets=offsets))
+        """The control vector of sums over the samples (`sample_sums`), as a gradient is one."""
+        problem = self.problem
+        return sample_sums(problem.controls, problem.sample_weights, pairs, functions, offsets)

@@ -30,7 +30,8 @@ from numpy.typing import NDArray
 
 from fem_dnn.adjoint import AdjointTrajectory, solve_adjoint, transpose
 from fem_dnn.integration import integrate, integrate_back
-from fem_dnn.problem import LearningProblem, Linearisation, levelwise
+from fem_dnn.problem import LearningProblem, Linearisation
+from fem_dnn.sample_sums import levelwise
 from fem_dnn.state import (
     LayerWeights,
     StateTrajectory,

@@ -30,7 +30,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fem_dnn.problem import LearningProblem, Linearisation, levelwise
+from fem_dnn.problem import LearningProblem, Linearisation
+from fem_dnn.sample_sums import levelwise
 from fem_dnn.slab import SlabFailure
 from fem_dnn.solvers.descent import Descent
 from fem_dnn.solvers.method import Method, Way
