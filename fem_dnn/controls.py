@@ -38,12 +38,14 @@ class ControlParts:
         bias: Shape (levels, n_local).
         outputs: Shape (K, n_local).
         offsets: Shape (K,), the same on every rank.
+        vector: The vector that the others but offsets and a masked kernel are views of, if any.
     """
 
     kernel: Array | None
     bias: Array | None
     outputs: Array | None
     offsets: Array | None
+    vector: Array | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,16 +187,32 @@ class ControlSpace:
                 offsets = space.comm.bcast(offsets, root=0)
         return ControlParts(kernel, bias, outputs, offsets)
 
+    def room(self) -> ControlParts:
+        """Parts to be filled, for `join`, which then has little to copy."""
+        vector, mask = np.empty(self.n_local), self.mask
+        everywhere = (self.levels.count, self.space.n_nodes, self.space.n_local)
+        kernel = bias = outputs = None
+        if self.has_kernel:
+            block = vector[self.blocks["kernel"]]
+            kernel = block.reshape(everywhere) if mask is None else np.empty(everywhere)
+        if self.has_bias:
+            bias = vector[self.blocks["bias"]].reshape(self.levels.count, -1)
+        if self.outputs:
+            outputs = vector[self.blocks["outputs"]].reshape(self.outputs, -1)
+        return ControlParts(kernel, bias, outputs, None, vector)
+
     def join(self, parts: ControlParts) -> Array:
         """The local vector of the given parts; masked entries of the kernel are left out."""
-        vector = np.empty(self.n_local)
-        if parts.kernel is not None and self.has_kernel:
+        there = parts.vector is not None
+        vector = np.empty(self.n_local) if parts.vector is None else parts.vector
+        if parts.kernel is not None and self.has_kernel and not (there and self.mask is None):
             kernel = parts.kernel if self.mask is None else parts.kernel[:, self.mask]
             vector[self.blocks["kernel"]] = kernel.reshape(-1)
-        if parts.bias is not None and self.has_bias:
+        if parts.bias is not None and self.has_bias and not there:
             vector[self.blocks["bias"]] = parts.bias.reshape(-1)
         if parts.outputs is not None and parts.offsets is not None and self.outputs:
-            vector[self.blocks["outputs"]] = parts.outputs.reshape(-1)
+            if not there:
+                vector[self.blocks["outputs"]] = parts.outputs.reshape(-1)
             if self.space.comm.rank == 0:
                 vector[self.blocks["offsets"]] = parts.offsets
         return vector
@@ -237,6 +255,10 @@ class ControlSpace:
         if parts.outputs is not None:
             outputs = space.to_file_order(parts.outputs / root)
         return ControlValues(kernel, bias, outputs, parts.offsets)
+
+    def sum(self, local: Array) -> Array:
+        """Sum over ranks of small arrays, such as sums over a local vector (collective)."""
+        return self.space.sum(local)
 
     def dot(self, a: Array, b: Array) -> float:
         """L2 inner product of two controls (collective)."""

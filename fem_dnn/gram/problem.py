@@ -160,6 +160,11 @@ class GramProblem(LearningProblem):
         """Operations of the largest matrix product that one rank does at once."""
         return 2.0 * self.form.rows * len(self.sample_weights) ** 2
 
+    @property
+    def samples_meet_in_sums(self) -> bool:
+        """No: K couples them."""
+        return False
+
     def distance(self, at: Linearisation, before: Linearisation) -> float:
         """L2 length of the step in kernel, bias and outputs, at the states of its end."""
         assert isinstance(at, GramLinearisation)
