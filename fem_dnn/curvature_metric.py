@@ -79,8 +79,8 @@ class CurvatureMetric:
 
     Args:
         at: The point, of a problem that has such coordinates (`why_not`).
-        sketched: Whether the Gauss-Newton term of many outputs is sketched, for the work of some
-            sixty gradients, or left out.
+        sketched: Whether the Gauss-Newton term of many outputs is sketched, by the sweeps of
+            `SKETCH` gradients, or left out.
     """
 
     def __init__(self, at: Linearisation, *, sketched: bool) -> None:
@@ -367,4 +367,10 @@ def curvature_metric(at: Linearisation) -> Metric | None:
     if own is not None or why_not(problem) is not None:
         return own
     penalty = problem.controls.norm(problem.regularization.action(at.control))
-    return CurvatureMetric(at, sketched=at.gradient_norm < NEAR * penalty)
+    near = at.gradient_norm < NEAR * penalty
+    return CurvatureMetric(at, sketched=near and sketch_pays(problem))
+
+
+def sketch_pays(problem: LearningProblem) -> bool:
+    """Whether samples are so few that many of their sweeps at once cost little more than one."""
+    return SKETCH * len(problem.sample_weights) <= COLUMNS
