@@ -33,6 +33,7 @@ from fem_dnn.mesh_files import read_width_mesh
 from fem_dnn.nonlocal_operator import NonlocalOperator, kernel_coefficients
 from fem_dnn.problem import LearningProblem, Linearisation, Tracking
 from fem_dnn.regularization import Regularization
+from fem_dnn.sample_groups import SampleGroups
 from fem_dnn.state import LayerWeights, Network, solve_state
 from fem_dnn.width import WidthSpace
 
@@ -295,6 +296,20 @@ def model_of(
     return Model(case, discretisation, ingredients, network, given, problem)
 
 
+def learning_problem(
+    case: Case, network: Network, ingredients: Ingredients, groups: SampleGroups
+) -> LearningProblem | None:
+    """A case's learning problem on a process grid (collective); None where it has no targets.
+
+    Args:
+        case: The case.
+        network: Its width distributed over this rank's group.
+        ingredients: With the group's samples alone.
+        groups: The groups.
+    """
+    return _problem(case, network, _given(network, ingredients), ingredients, groups)
+
+
 def _given(network: Network, ingredients: Ingredients) -> LayerWeights:
     space, levels = network.space, network.levels
     operator = bias = None
@@ -309,7 +324,11 @@ def _given(network: Network, ingredients: Ingredients) -> LayerWeights:
 
 
 def _problem(
-    case: Case, network: Network, given: LayerWeights, ingredients: Ingredients
+    case: Case,
+    network: Network,
+    given: LayerWeights,
+    ingredients: Ingredients,
+    groups: SampleGroups | None = None,
 ) -> LearningProblem | None:
     targets = ingredients.train.targets
     if targets is None:
@@ -326,6 +345,7 @@ def _problem(
         else 0,
         mask=ingredients.mask,
         bounds={name: pair for name, pair in case.bounds if pair is not None},
+        groups=groups,
     )
     layer = None
     loss: TerminalLoss
