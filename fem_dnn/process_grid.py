@@ -5,9 +5,8 @@ P = R x G ranks are G groups of R (`sample_groups`). Per level and gradient a ra
     2 (1 - 1/R) N S/G  numbers of its group's states and adjoints (width over R ranks),
     2 (1 - 1/G) N^2/R  numbers of the kernel's and its gradient's pieces (samples over G groups),
 
-and as many per tangent and second adjoint. For S = N, R = G this is what any algorithm moves that
-keeps one copy of everything (docs/parallel.md). `group_count` takes the grid that moves least among
-those that share the work evenly.
+half of each in the state solve; the least that is possible is in docs/parallel.md. `group_count`
+takes the grid that moves least among those that share the work evenly.
 
 Solvers work on the grid; before and after, everything is distributed by width over all ranks.
 """
