@@ -1,12 +1,14 @@
 """What ranks send each other: counted at the calls, by formula, and the least that is possible.
 
 A number received counts one word. Of an all-gather and of a sum that is scattered a rank receives
-what is not its own; of a sum that all get, twice that (Thakur, Rabenseifner & Gropp, Int. J. High
-Perform. Comput. Appl. 19, 2005: their algorithms receive no more).
+what is not its own, and its own once from every other; of a sum that all get, both (Thakur,
+Rabenseifner & Gropp, Int. J. High Perform. Comput. Appl. 19, 2005: their algorithms for large
+arrays receive no more).
 """
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from math import sqrt
 from typing import Any
@@ -38,12 +40,22 @@ class Traffic:
         calls: In so many calls.
         small: Numbers of sums that all ranks get.
         small_calls: In so many calls.
+        patient: Whether ranks meet asleep before every call: what they then take of a processor's
+            time is work, not waiting for one that had to share its core.
     """
 
     words: int = 0
     calls: int = 0
     small: float = 0.0
     small_calls: int = 0
+    patient: bool = False
+
+
+def meet(comm: MPI.Comm, nap: float = 1e-4) -> None:
+    """A barrier at which ranks sleep, and leave the cores to those that work."""
+    request = comm.Ibarrier()
+    while not request.Test():
+        time.sleep(nap)
 
 
 class Counted:
@@ -55,20 +67,34 @@ class Counted:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._comm, name)
 
+    def _meet(self) -> None:
+        if self._traffic.patient and self._comm.size > 1:
+            meet(self._comm)
+
     def Allgatherv(self, piece: Array, whole: list[Any]) -> None:
         """Count the others' pieces."""
+        self._meet()
         self._traffic.words += whole[0].size - piece.size
         self._traffic.calls += 1
         self._comm.Allgatherv(piece, whole)
 
     def Reduce_scatter(self, whole: Array, piece: Array, sizes: list[int]) -> None:
-        """Count as many numbers as the transpose receives."""
-        self._traffic.words += whole.size - piece.size
+        """Count this rank's block from each of the others."""
+        self._meet()
+        self._traffic.words += (self._comm.size - 1) * piece.size
         self._traffic.calls += 1
         self._comm.Reduce_scatter(whole, piece, sizes)
 
+    def Sendrecv(self, send: Array, other: int, recvbuf: Array, source: int) -> None:
+        """Count what comes back."""
+        self._meet()
+        self._traffic.words += recvbuf.size
+        self._traffic.calls += 1
+        self._comm.Sendrecv(send, other, recvbuf=recvbuf, source=source)
+
     def Allreduce(self, send: Any, total: Array, op: MPI.Op = MPI.SUM) -> None:
         """Count a sum that is scattered and gathered."""
+        self._meet()
         self._traffic.small += 2 * (1 - 1 / self._comm.size) * total.size
         self._traffic.small_calls += 1
         self._comm.Allreduce(send, total, op=op)
@@ -119,16 +145,24 @@ def state_words(of: LearningProblem) -> int:
     return states + of.controls.n_rows - of.controls.n_local
 
 
+def adjoint_words(of: LearningProblem) -> int:
+    """The same of one adjoint, the transpose of a state: the others' summands for what is ours."""
+    space, samples, levels = of.network.space, of.inputs.shape[1], of.network.levels.count
+    return levels * (space.comm.size - 1) * space.n_local * samples + _piece_words(of)
+
+
+def _piece_words(of: LearningProblem) -> int:
+    return (of.groups.count - 1) * of.controls.n_local
+
+
 def gradient_words(of: LearningProblem) -> int:
-    """The same of a state and the gradient: the adjoint moves as much, and so does its result."""
-    return 2 * state_words(of)
+    """The same of a state and the gradient."""
+    return state_words(of) + adjoint_words(of)
 
 
 def hessian_words(of: LearningProblem) -> int:
-    """The same of a Hessian product: a tangent's and two adjoints' sums, in one direction."""
-    space, samples, levels = of.network.space, of.inputs.shape[1], of.network.levels.count
-    states = 3 * levels * (space.n_nodes - space.n_local) * samples
-    return states + 2 * (of.controls.n_rows - of.controls.n_local)
+    """The same of a Hessian product: a tangent, and two adjoints that are one sum in the end."""
+    return state_words(of) + 2 * adjoint_words(of) - _piece_words(of)
 
 
 def product_bound(rows: int, inner: int, columns: int, ranks: int) -> float:

@@ -2,10 +2,12 @@
 
     python3 -m benchmarks.parallel [--sizes N,S,L ...] [--rounds K]
 
-Starts two ranks. In every round, one after the other: one rank works alone while the other sleeps;
-both share the rows; both share the samples; matrix products of the sweep's own shape on one rank
-alone, and on both at the same time, which says what two ranks can gain on this machine at best.
-BLAS has one thread. The traffic is counted, and a model of the time is fitted (`parallel_model`).
+Starts two ranks, each with one BLAS thread. In every round, one after the other: one rank works
+alone while the other sleeps; both share the rows; both share the samples; and matrix products of
+the sweep's own shape, on one rank alone and on both at the same time, which says what two ranks can
+gain on this machine at best. Processor times are of runs in which ranks meet asleep before they
+exchange: on a shared machine too they say what a rank has to do. The traffic is counted, and a
+model of the time is fitted (`parallel_model`).
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,7 @@ from benchmarks.communication import (
     Traffic,
     gradient_words,
     grid_problem,
+    meet,
     product_bound,
     state_words,
 )
@@ -47,24 +51,24 @@ MODES = {"width": 1, "samples": 2}
 DOCS = Path(__file__).parent.parent / "docs"
 
 
-def wait_for_all() -> None:
-    """A barrier at which ranks sleep, and leave the cores to those that work."""
-    request = MPI.COMM_WORLD.Ibarrier()
-    while not request.Test():
-        time.sleep(0.002)
+def clocked(work: Callable[[], object], alone: bool = False) -> tuple[float, float]:
+    """Seconds of a piece of work, and of a processor's time, on rank 0 alone or on all ranks.
 
-
-def clocked(work: Callable[[], object], alone: bool = False) -> float:
-    """Seconds of a piece of work, on rank 0 alone or on all ranks; the same on all."""
+    The most that any of them takes; the same on all.
+    """
     comm = MPI.COMM_WORLD
-    wait_for_all()
+    meet(comm)
     comm.Barrier()
-    started = time.perf_counter()
+    started, before = time.perf_counter(), time.process_time()
     if not alone or comm.rank == 0:
         work()
-    seconds = time.perf_counter() - started
-    wait_for_all()
-    return float(comm.bcast(seconds) if alone else comm.allreduce(seconds, op=MPI.MAX))
+    seconds = np.array([time.perf_counter() - started, time.process_time() - before])
+    meet(comm)
+    if alone:
+        comm.Bcast(seconds)
+    else:
+        comm.Allreduce(MPI.IN_PLACE, seconds, op=MPI.MAX)
+    return float(seconds[0]), float(seconds[1])
 
 
 class Evaluation:
@@ -119,33 +123,45 @@ def measure(nodes: int, samples: int, layers: int, rounds: int) -> Row:
     counted: dict[str, Row] = {}
     for number in range(rounds + 1):  # the first warms up
         for name, turn in turns.items():
-            before = 0 if name == "alone" else traffic[name].words
-            first = clocked(turn.gradient, name == "alone")
-            if name != "alone" and number == 0:
+            own = None if name == "alone" else traffic[name]
+            before = 0 if own is None else own.words
+            first = clocked(turn.gradient, own is None)
+            if own is not None and number == 0:
                 assert turn.problem is not None
                 counted[name] = {
-                    "counted": traffic[name].words - before,
+                    "counted": own.words - before,
                     "formula": gradient_words(turn.problem),
                     "state": state_words(turn.problem),
                 }
-            second = clocked(turn.hessian, name == "alone")
+            second = clocked(turn.hessian, own is None)
+            patient = first[1], second[1]
+            if own is not None and number:
+                own.patient = True
+                patient = clocked(turn.gradient)[1], clocked(turn.hessian)[1]
+                own.patient = False
             turn.at = None
             if number:
-                times.setdefault(f"{name} gradient", []).append(first)
-                times.setdefault(f"{name} hessian", []).append(second)
+                for what, wall, processor in zip(
+                    ("gradient", "hessian"), (first[0], second[0]), patient, strict=True
+                ):
+                    times.setdefault(f"{name} {what}", []).append(wall)
+                    times.setdefault(f"{name} {what} processor", []).append(processor)
         for name in ("one", "two"):
-            seconds = clocked(half, name == "one")
+            wall, processor = clocked(half, name == "one")
             if number:
-                times.setdefault(f"rate {name}", []).append(operations / seconds)
+                times.setdefault(f"rate {name}", []).append(operations / wall)
+                times.setdefault(f"rate {name} processor", []).append(operations / processor)
     row: Row = {"nodes": nodes, "samples": samples, "layers": layers, "rounds": rounds}
     row |= {name: statistics.median(values) for name, values in times.items()}
-    row["best"] = {name: min(v) for name, v in times.items() if not name.startswith("rate")}
-    row["best"] |= {name: max(v) for name, v in times.items() if name.startswith("rate")}
     row["traffic"] = counted
     for mode in MODES:
         for what in ("gradient", "hessian"):
-            pairs = zip(times[f"alone {what}"], times[f"{mode} {what}"], strict=True)
-            row[f"{mode} {what} speedup"] = statistics.median(a / b for a, b in pairs)
+            for measure in ("", " processor"):
+                pairs = zip(
+                    times[f"alone {what}{measure}"], times[f"{mode} {what}{measure}"], strict=True
+                )
+                speedup = statistics.median(a / b for a, b in pairs)
+                row[f"{mode} {what} speedup{measure}"] = speedup
     row["load"] = os.getloadavg()[0]
     row["bound"] = layers * product_bound(nodes, nodes, samples, 2)
     return row
@@ -158,7 +174,7 @@ def thin_products() -> list[Row]:
         for m, s in ((thin, 512), (512, thin)):
             calls = max(1, int(2e9 / (m * inner * s)))
             work = matrix_product(m, inner, s, calls)
-            seconds = min(clocked(work) for _ in range(3))
+            seconds = min(clocked(work)[1] for _ in range(3))
             rows.append({"m": m, "n": inner, "s": s, "rate": 2 * calls * m * inner * s / seconds})
     return rows
 
@@ -176,7 +192,7 @@ def messages() -> Row:
             for _ in range(calls):
                 comm.Allgatherv(piece, [whole, counts])
 
-        found[name] = min(clocked(gather) for _ in range(5)) / calls
+        found[name] = min(clocked(gather)[0] for _ in range(5)) / calls
     return {"latency": found["small"], "bandwidth": 8 * (1 << 19) / found["large"]}
 
 
@@ -214,12 +230,22 @@ def overlap(nodes: int, samples: int, layers: int, rounds: int) -> Row:
                 f[block] += np.tanh(kernel @ whole[block]) / layers
 
     ways = {"plain": (1, False), "two blocks": (2, False), "overlapped": (2, True)}
-    times: dict[str, list[float]] = {name: [] for name in ways}
+    times: dict[str, list[float]] = {}
+    f, whole = np.ones((mine, samples)), np.empty((nodes, samples))
+
+    def gathers() -> None:
+        for _ in range(layers):
+            comm.Allgatherv(f, [whole, counts * samples])
+
     for number in range(rounds + 1):
-        for name, (blocks, ahead) in ways.items():
-            seconds = clocked(lambda blocks=blocks, ahead=ahead: sweep(blocks, ahead))  # type: ignore[misc]
-            if number:
-                times[name].append(seconds)
+        found = {
+            name: clocked(partial(sweep, blocks, ahead))[0]
+            for name, (blocks, ahead) in ways.items()
+        }
+        found["gathers"] = clocked(gathers)[0]
+        if number:
+            for name, seconds in found.items():
+                times.setdefault(name, []).append(seconds)
     return {name: statistics.median(values) for name, values in times.items()}
 
 

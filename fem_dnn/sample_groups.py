@@ -17,10 +17,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from mpi4py import MPI
 from numpy.typing import NDArray
+
+from fem_dnn.exchange import gathered, summed
 
 Array = NDArray[np.float64]
 
@@ -72,23 +75,21 @@ class SampleGroups:
     def _bounds(self, size: int) -> list[int]:
         return [number * size // self.count for number in range(self.count + 1)]
 
+    def _counts(self, size: int) -> list[int]:
+        return [stop - start for start, stop in pairwise(self._bounds(size))]
+
     def gather(self, piece: Array, size: int) -> Array:
         """The numbers of this rank's rows from the groups' pieces, shape (size,) (collective)."""
         if self.count == 1:
             return piece
-        whole = np.empty(size)
-        self.across.Allgatherv(np.ascontiguousarray(piece), [whole, np.diff(self._bounds(size))])
-        return whole
+        return gathered(self.across, piece, self._counts(size), np.empty(size))
 
     def scatter_sum(self, whole: Array) -> Array:
         """Sum over the groups, each keeping its piece: the transpose of `gather` (collective)."""
         if self.count == 1:
             return whole
-        share = self.share(len(whole))
-        piece = np.empty(share.stop - share.start)
-        sizes = [int(size) for size in np.diff(self._bounds(len(whole)))]
-        self.across.Reduce_scatter(whole, piece, sizes)
-        return piece
+        counts = self._counts(len(whole))
+        return summed(self.across, whole, counts, np.empty(counts[self.number]))
 
     def piece(self, whole: Array) -> Array:
         """This group's piece of numbers that all groups know."""
