@@ -42,6 +42,7 @@ class Traffic:
         small_calls: In so many calls.
         patient: Whether ranks meet asleep before every call: what they then take of a processor's
             time is work, not waiting for one that had to share its core.
+        meeting: Seconds of a processor's time that the meetings have taken.
     """
 
     words: int = 0
@@ -49,6 +50,7 @@ class Traffic:
     small: float = 0.0
     small_calls: int = 0
     patient: bool = False
+    meeting: float = 0.0
 
 
 def meet(comm: MPI.Comm, nap: float = 1e-4) -> None:
@@ -69,7 +71,9 @@ class Counted:
 
     def _meet(self) -> None:
         if self._traffic.patient and self._comm.size > 1:
+            before = time.process_time()
             meet(self._comm)
+            self._traffic.meeting += time.process_time() - before
 
     def Allgatherv(self, piece: Array, whole: list[Any]) -> None:
         """Count the others' pieces."""

@@ -51,18 +51,22 @@ MODES = {"width": 1, "samples": 2}
 DOCS = Path(__file__).parent.parent / "docs"
 
 
-def clocked(work: Callable[[], object], alone: bool = False) -> tuple[float, float]:
+def clocked(
+    work: Callable[[], object], alone: bool = False, traffic: Traffic | None = None
+) -> tuple[float, float]:
     """Seconds of a piece of work, and of a processor's time, on rank 0 alone or on all ranks.
 
-    The most that any of them takes; the same on all.
+    The most that any of them takes, without what meetings in the traffic take; the same on all.
     """
-    comm = MPI.COMM_WORLD
+    comm, traffic = MPI.COMM_WORLD, traffic or Traffic()
+    met = traffic.meeting
     meet(comm)
     comm.Barrier()
     started, before = time.perf_counter(), time.process_time()
     if not alone or comm.rank == 0:
         work()
     seconds = np.array([time.perf_counter() - started, time.process_time() - before])
+    seconds[1] -= traffic.meeting - met
     meet(comm)
     if alone:
         comm.Bcast(seconds)
@@ -137,7 +141,10 @@ def measure(nodes: int, samples: int, layers: int, rounds: int) -> Row:
             patient = first[1], second[1]
             if own is not None and number:
                 own.patient = True
-                patient = clocked(turn.gradient)[1], clocked(turn.hessian)[1]
+                patient = (
+                    clocked(turn.gradient, traffic=own)[1],
+                    clocked(turn.hessian, traffic=own)[1],
+                )
                 own.patient = False
             turn.at = None
             if number:
@@ -162,7 +169,7 @@ def measure(nodes: int, samples: int, layers: int, rounds: int) -> Row:
                 )
                 speedup = statistics.median(a / b for a, b in pairs)
                 row[f"{mode} {what} speedup{measure}"] = speedup
-    row["load"] = os.getloadavg()[0]
+    row["load"], row["cores"] = os.getloadavg()[0], os.cpu_count()
     row["bound"] = layers * product_bound(nodes, nodes, samples, 2)
     return row
 
@@ -180,9 +187,9 @@ def thin_products() -> list[Row]:
 
 
 def messages() -> Row:
-    """Latency and bandwidth between two ranks of this machine, of the collectives in use."""
+    """Latency and bandwidth of gathers between two ranks of this machine, undisturbed."""
     comm, found = MPI.COMM_WORLD, {}
-    for name, size, calls in (("small", 1, 2000), ("large", 1 << 19, 20)):
+    for name, size, calls in (("small", 1, 200), ("large", 1 << 19, 2)):
         piece, whole = np.ones(size), np.empty(2 * size)
         counts = np.array([size, size])
 
@@ -192,7 +199,7 @@ def messages() -> Row:
             for _ in range(calls):
                 comm.Allgatherv(piece, [whole, counts])
 
-        found[name] = min(clocked(gather)[0] for _ in range(5)) / calls
+        found[name] = min(clocked(gather)[0] for _ in range(30)) / calls
     return {"latency": found["small"], "bandwidth": 8 * (1 << 19) / found["large"]}
 
 

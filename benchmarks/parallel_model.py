@@ -53,6 +53,25 @@ class Network:
 
 
 @dataclass(frozen=True)
+class Cluster:
+    """Nodes of several ranks, whose numbers follow each other.
+
+    Attributes:
+        inside: Between the ranks of a node.
+        outside: Between ranks of different nodes.
+        per_node: Ranks of a node.
+    """
+
+    inside: Network
+    outside: Network
+    per_node: int
+
+    def among(self, ranks: int) -> Network:
+        """Between ranks that are spread over so many that follow each other."""
+        return self.inside if ranks <= self.per_node else self.outside
+
+
+@dataclass(frozen=True)
 class Machine:
     """What one rank does, all cores busy.
 
@@ -81,7 +100,7 @@ class Size:
 
 
 def seconds(
-    what: str, size: Size, rows: int, groups: int, machine: Machine, network: Network
+    what: str, size: Size, rows: int, groups: int, machine: Machine, cluster: Cluster
 ) -> dict[str, float]:
     """Predicted seconds, by part.
 
@@ -89,15 +108,16 @@ def seconds(
         what: gradient | hessian.
         size: The problem.
         rows, groups: The process grid R x G.
-        machine, network: The machine.
+        machine, cluster: What computes, and what lies between.
     """
     N, L = size.nodes, size.layers
     m, s = ceil(N / rows), ceil(size.samples / groups)
     rate = machine.rate * m / (m + machine.half) * s / (s + machine.half)
-    states = network.exchange(rows, (N - m) * s)
+    near, far = cluster.among(rows), cluster.among(rows * groups)
+    states = near.exchange(rows, (N - m) * s)
     kernel = L * m * N
-    pieces = network.exchange(groups, kernel * (1 - 1 / groups))
-    dots = 2 * network.exchange(rows * groups, 1.0) + 2 * network.exchange(rows, float(s))
+    pieces = far.exchange(groups, kernel * (1 - 1 / groups))
+    dots = 2 * far.exchange(rows * groups, 1.0) + 2 * near.exchange(rows, float(s))
     return {
         "products": PRODUCTS[what] * 2 * m * N * s * L / rate,
         "passes": machine.per_state[what] * m * s * L + machine.per_entry[what] * kernel / groups,
@@ -106,19 +126,19 @@ def seconds(
     }
 
 
-def total(what: str, size: Size, rows: int, groups: int, machine: Machine, net: Network) -> float:
+def total(what: str, size: Size, rows: int, groups: int, machine: Machine, of: Cluster) -> float:
     """Predicted seconds."""
-    return sum(seconds(what, size, rows, groups, machine, net).values())
+    return sum(seconds(what, size, rows, groups, machine, of).values())
 
 
-def best_grid(size: Size, ranks: int, machine: Machine, net: Network) -> tuple[int, int, float]:
+def best_grid(size: Size, ranks: int, machine: Machine, of: Cluster) -> tuple[int, int, float]:
     """The grid R x G of so many ranks that the model finds fastest, and its gradient's seconds."""
     possible = [
         (ranks // g, g)
         for g in range(1, min(ranks, size.samples) + 1)
         if ranks % g == 0 and ranks // g <= size.nodes
     ]
-    times = [total("gradient", size, r, g, machine, net) for r, g in possible]
+    times = [total("gradient", size, r, g, machine, of) for r, g in possible]
     best = int(np.argmin(times))
     return (*possible[best], times[best])
 

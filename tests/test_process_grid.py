@@ -163,7 +163,8 @@ def test_the_same_solution(name: str, method: str) -> None:
 @pytest.mark.mpi
 def test_nested_meshes_and_comparisons_use_the_grid() -> None:
     tables = merged(INTERVAL, solver={"sample_groups": RANKS, "nested": 1, "rtol": 1e-7},
-                    mesh={"depth": {"length": 1.0, "cells": 2}})  # fmt: skip
+                    mesh={"width": {"shape": "interval", "length": 1.0, "cells": 8},
+                          "depth": {"length": 1.0, "cells": 2}})  # fmt: skip
     result = solve(tables, Request(comm=WORLD)).result
     assert result["converged"] and {line["mesh"] for line in result["history"]} == {0, 1}
     compared = compare(tables, Request(comm=WORLD), methods=["newton", "gradient"])
