@@ -24,7 +24,6 @@ from fem_dnn.assembly import Model, learning_problem
 from fem_dnn.controls import ControlParts, ControlSpace
 from fem_dnn.gram.choice import representation
 from fem_dnn.ingredients import Ingredients, Samples
-from fem_dnn.nonlocal_operator import kernel_coefficients, kernel_values
 from fem_dnn.problem import LearningProblem, Linearisation
 from fem_dnn.sample_groups import SampleGroups
 from fem_dnn.solvers.history import Accuracy
@@ -181,20 +180,29 @@ def of_samples(ingredients: Ingredients, share: slice) -> Ingredients:
 def redistributed(vector: Array, source: ControlSpace, target: ControlSpace) -> Array:
     """The same control in a space that is distributed otherwise over the same ranks (collective).
 
-    One level of the kernel is whole in memory at a time.
+    One level of the kernel is whole in memory at a time. What is at a bound stays there exactly.
     """
-    parts = source.split(vector)
-    there, here, one = source.space, target.space, np.ones(1)
-    kernel = bias = outputs = None
+    moved = _moved(vector, source, target)
+    if source.box is None or target.box is None:
+        return moved
+    above, below = vector >= source.box.upper, vector <= source.box.lower
+    side = _moved(above.astype(np.float64) - below, source, target)
+    inside = target.box.project(moved)
+    return np.where(side > 0, target.box.upper, np.where(side < 0, target.box.lower, inside))
+
+
+def _moved(vector: Array, source: ControlSpace, target: ControlSpace) -> Array:
+    parts, there, here = source.split(vector), source.space, target.space
+
+    def rows(values: Array, axis: int = -1) -> Array:
+        return here.from_file_order(there.to_file_order(values, axis), axis)
+
+    kernel = None
     if parts.kernel is not None:
         kernel = np.empty((len(parts.kernel), here.n_nodes, here.n_local))
-        for k in range(len(kernel)):
-            values = kernel_values(there, one, parts.kernel[k : k + 1])
-            kernel[k] = kernel_coefficients(here, one, values)[0]
-    if parts.bias is not None:
-        values = there.to_file_order(parts.bias / source.bias_scale)
-        bias = here.from_file_order(values) * target.bias_scale
-    if parts.outputs is not None:
-        values = there.to_file_order(parts.outputs / there.sqrt_weights[there.owned])
-        outputs = here.from_file_order(values) * here.sqrt_weights[here.owned]
+        columns = there.file_order[here.file_position]
+        for level in range(len(kernel)):
+            kernel[level] = rows(parts.kernel[level])[columns]
+    bias = None if parts.bias is None else rows(parts.bias)
+    outputs = None if parts.outputs is None else rows(parts.outputs)
     return target.join(ControlParts(kernel, bias, outputs, parts.offsets))

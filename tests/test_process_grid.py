@@ -116,16 +116,22 @@ def test_all_ranks_know_the_same_bits() -> None:
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize("name", ["learned outputs", "mask"])
+@pytest.mark.parametrize("name", ["learned outputs", "mask", "bounds, given bias"])
 def test_redistribution_goes_there_and_back(name: str) -> None:
     case = Case.parse(CASES[name])
     model = assemble(case, WORLD)
     assert model.problem is not None
     grid = GridModel.of(model, SampleGroups.of(WORLD, RANKS))
     ours, theirs = model.problem.controls, grid.problem.controls
-    control = random_control(model.problem)
+    control = ours.project(random_control(model.problem))
     there = redistributed(control, ours, theirs)
     assert relative(everywhere(grid.problem, there), everywhere(model.problem, control)) < 1e-15
+    if ours.box is not None and theirs.box is not None:
+        held = [
+            int(c.sum(np.array(np.count_nonzero(c.box.active(v)))))
+            for c, v in ((ours, control), (theirs, there))
+        ]
+        assert held[0] == held[1] > 0
     back = redistributed(there, theirs, ours)
     assert ours.norm(back - control) < 1e-15 * ours.norm(control)
 
@@ -149,6 +155,7 @@ def test_the_same_solution(name: str, method: str) -> None:
     assert (a["sample_groups"], b["sample_groups"]) == (1, RANKS)
     assert b["objective"] == pytest.approx(a["objective"], rel=1e-13)
     assert b["initial_gradient_norm"] == pytest.approx(a["initial_gradient_norm"], rel=1e-13)
+    assert b["gradient_norm"] <= 1e-8 * b["initial_gradient_norm"]
     assert b["history"][-1]["objective"] == pytest.approx(b["objective"], rel=1e-14)
     assert b["history"][0].get("accuracy") == a["history"][0].get("accuracy")
     assert b.get("train_accuracy") == a.get("train_accuracy")
