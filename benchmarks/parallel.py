@@ -45,6 +45,9 @@ Row = dict[str, Any]
 
 TARGET = (1024, 512, 32)
 SMALLER = [(256, 128, 32), (256, 512, 32), (512, 64, 64), (512, 512, 16), (128, 512, 64)]
+SMALL = 5e9
+"""N^2 S L up to which there are 5 rounds at the least."""
+
 THIN = [(n, m) for n in (512, 1024) for m in (8, 16, 32, 64, 128, 512)]
 MODES = {"width": 1, "samples": 2}
 """Number of groups of two ranks."""
@@ -125,7 +128,7 @@ def measure(nodes: int, samples: int, layers: int, rounds: int) -> Row:
     operations = calls * nodes**2 * samples
     times: dict[str, list[float]] = {}
     counted: dict[str, Row] = {}
-    for number in range(rounds + 1):  # the first warms up
+    for number in range(rounds):
         for name, turn in turns.items():
             own = None if name == "alone" else traffic[name]
             before = 0 if own is None else own.words
@@ -139,7 +142,7 @@ def measure(nodes: int, samples: int, layers: int, rounds: int) -> Row:
                 }
             second = clocked(turn.hessian, own is None)
             patient = first[1], second[1]
-            if own is not None and number:
+            if own is not None:
                 own.patient = True
                 patient = (
                     clocked(turn.gradient, traffic=own)[1],
@@ -147,17 +150,15 @@ def measure(nodes: int, samples: int, layers: int, rounds: int) -> Row:
                 )
                 own.patient = False
             turn.at = None
-            if number:
-                for what, wall, processor in zip(
-                    ("gradient", "hessian"), (first[0], second[0]), patient, strict=True
-                ):
-                    times.setdefault(f"{name} {what}", []).append(wall)
-                    times.setdefault(f"{name} {what} processor", []).append(processor)
+            for what, wall, processor in zip(
+                ("gradient", "hessian"), (first[0], second[0]), patient, strict=True
+            ):
+                times.setdefault(f"{name} {what}", []).append(wall)
+                times.setdefault(f"{name} {what} processor", []).append(processor)
         for name in ("one", "two"):
             wall, processor = clocked(half, name == "one")
-            if number:
-                times.setdefault(f"rate {name}", []).append(operations / wall)
-                times.setdefault(f"rate {name} processor", []).append(operations / processor)
+            times.setdefault(f"rate {name}", []).append(operations / wall)
+            times.setdefault(f"rate {name} processor", []).append(operations / processor)
     row: Row = {"nodes": nodes, "samples": samples, "layers": layers, "rounds": rounds}
     row |= {name: statistics.median(values) for name, values in times.items()}
     row["traffic"] = counted
@@ -244,15 +245,14 @@ def overlap(nodes: int, samples: int, layers: int, rounds: int) -> Row:
         for _ in range(layers):
             comm.Allgatherv(f, [whole, counts * samples])
 
-    for number in range(rounds + 1):
+    for _ in range(rounds):
         found = {
             name: clocked(partial(sweep, blocks, ahead))[0]
             for name, (blocks, ahead) in ways.items()
         }
         found["gathers"] = clocked(gathers)[0]
-        if number:
-            for name, seconds in found.items():
-                times.setdefault(name, []).append(seconds)
+        for name, seconds in found.items():
+            times.setdefault(name, []).append(seconds)
     return {name: statistics.median(values) for name, values in times.items()}
 
 
@@ -260,10 +260,11 @@ def work(sizes: list[tuple[int, int, int]], rounds: int, path: Path) -> None:
     """What both ranks do; rank 0 writes the numbers."""
     comm = MPI.COMM_WORLD
     result: Row = {"machine": messages() | {"products": thin_products()}}
-    result["overlap"] = overlap(*sizes[0][:2], 16, rounds)
+    result["overlap"] = overlap(*sizes[0][:2], 8, 5)
     result["rows"] = []
     for size in sizes:
-        result["rows"].append(measure(*size, rounds))
+        small = size[0] ** 2 * size[1] * size[2] < SMALL
+        result["rows"].append(measure(*size, max(rounds, 5) if small else rounds))
         if comm.rank == 0:
             print(json.dumps(result["rows"][-1]), flush=True)
     if comm.rank == 0:
@@ -293,13 +294,13 @@ def main() -> None:
 
 
 def start_ranks(sizes: list[tuple[int, int, int]], rounds: int, path: Path) -> None:
-    """Measure on two ranks, each on a core of its own, with one thread."""
+    """Measure on two ranks, with one thread each."""
     command = [
         "mpirun",
         "-n",
         "2",
         "--bind-to",
-        "core",
+        "none",
         sys.executable,
         "-m",
         "benchmarks.parallel",
