@@ -128,7 +128,7 @@ def measure(nodes: int, samples: int, layers: int, rounds: int) -> Row:
     operations = calls * nodes**2 * samples
     times: dict[str, list[float]] = {}
     counted: dict[str, Row] = {}
-    for number in range(rounds):
+    for number in range(rounds + 1):  # the first touches memory first, and does not count
         for name, turn in turns.items():
             own = None if name == "alone" else traffic[name]
             before = 0 if own is None else own.words
@@ -142,7 +142,7 @@ def measure(nodes: int, samples: int, layers: int, rounds: int) -> Row:
                 }
             second = clocked(turn.hessian, own is None)
             patient = first[1], second[1]
-            if own is not None:
+            if own is not None and number:
                 own.patient = True
                 patient = (
                     clocked(turn.gradient, traffic=own)[1],
@@ -150,15 +150,17 @@ def measure(nodes: int, samples: int, layers: int, rounds: int) -> Row:
                 )
                 own.patient = False
             turn.at = None
-            for what, wall, processor in zip(
-                ("gradient", "hessian"), (first[0], second[0]), patient, strict=True
-            ):
-                times.setdefault(f"{name} {what}", []).append(wall)
-                times.setdefault(f"{name} {what} processor", []).append(processor)
+            if number:
+                for what, wall, processor in zip(
+                    ("gradient", "hessian"), (first[0], second[0]), patient, strict=True
+                ):
+                    times.setdefault(f"{name} {what}", []).append(wall)
+                    times.setdefault(f"{name} {what} processor", []).append(processor)
         for name in ("one", "two"):
             wall, processor = clocked(half, name == "one")
-            times.setdefault(f"rate {name}", []).append(operations / wall)
-            times.setdefault(f"rate {name} processor", []).append(operations / processor)
+            if number:
+                times.setdefault(f"rate {name}", []).append(operations / wall)
+                times.setdefault(f"rate {name} processor", []).append(operations / processor)
     row: Row = {"nodes": nodes, "samples": samples, "layers": layers, "rounds": rounds}
     row |= {name: statistics.median(values) for name, values in times.items()}
     row["traffic"] = counted
