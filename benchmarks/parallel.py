@@ -44,7 +44,7 @@ Array = NDArray[np.float64]
 Row = dict[str, Any]
 
 TARGET = (1024, 512, 32)
-SMALLER = [(256, 128, 32), (256, 512, 32), (512, 64, 64), (512, 512, 16), (128, 512, 64)]
+SMALLER = [(256, 128, 32), (256, 512, 16), (512, 64, 32), (512, 512, 8)]
 SMALL = 5e9
 """N^2 S L up to which there are 5 rounds at the least."""
 
