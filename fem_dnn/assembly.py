@@ -291,26 +291,13 @@ def model_of(
         discretisation.levels,
         activation or ACTIVATIONS[case.network.activation],
     )
-    given = _given(network, ingredients)
-    problem = _problem(case, network, given, ingredients)
+    given = given_weights(network, ingredients)
+    problem = learning_problem(case, network, given, ingredients)
     return Model(case, discretisation, ingredients, network, given, problem)
 
 
-def learning_problem(
-    case: Case, network: Network, ingredients: Ingredients, groups: SampleGroups
-) -> LearningProblem | None:
-    """A case's learning problem on a process grid (collective); None where it has no targets.
-
-    Args:
-        case: The case.
-        network: Its width distributed over this rank's group.
-        ingredients: With the group's samples alone.
-        groups: The groups.
-    """
-    return _problem(case, network, _given(network, ingredients), ingredients, groups)
-
-
-def _given(network: Network, ingredients: Ingredients) -> LayerWeights:
+def given_weights(network: Network, ingredients: Ingredients) -> LayerWeights:
+    """Kernel and bias that are given, not trained (collective)."""
     space, levels = network.space, network.levels
     operator = bias = None
     if ingredients.kernel is not None:
@@ -323,13 +310,17 @@ def _given(network: Network, ingredients: Ingredients) -> LayerWeights:
     return LayerWeights(operator, bias)
 
 
-def _problem(
+def learning_problem(
     case: Case,
     network: Network,
     given: LayerWeights,
     ingredients: Ingredients,
     groups: SampleGroups | None = None,
 ) -> LearningProblem | None:
+    """A case's learning problem on a network, with its ingredients' samples (collective).
+
+    None where there are no targets.
+    """
     targets = ingredients.train.targets
     if targets is None:
         return None

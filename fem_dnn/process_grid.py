@@ -6,7 +6,9 @@ P = R x G ranks are G groups of R (`sample_groups`). Per level and gradient a ra
     2 (1 - 1/G) N^2/R  numbers of the kernel's and its gradient's pieces (samples over G groups),
 
 half of each in the state solve; the least that is possible is in docs/parallel.md. `group_count`
-takes the grid that moves least among those that share the work evenly.
+takes the grid that moves least among those that share the work evenly; one group where Newton's
+steps are measured by the curvature (`curvature_metric`), which needs all samples at a level: that
+saves more products than a grid saves time.
 
 Solvers work on the grid; before and after, everything is distributed by width over all ranks.
 """
@@ -20,7 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fem_dnn.assembly import Model, learning_problem
+from fem_dnn import curvature_metric
+from fem_dnn.assembly import Model, given_weights, learning_problem
 from fem_dnn.controls import ControlParts, ControlSpace
 from fem_dnn.gram.choice import representation
 from fem_dnn.ingredients import Ingredients, Samples
@@ -69,7 +72,8 @@ def group_count(model: Model, method: str) -> int:
     samples = len(model.ingredients.weights)
     gram = representation(model) == "gram"
     if asked == "auto":
-        if gram or method in WIDTH_ALONE:
+        measured = method == "newton" and curvature_metric.why_not(problem) is None
+        if gram or measured or method in WIDTH_ALONE:
             return 1
         return best_group_count(model.network.space.n_nodes, samples, ranks)
     key, count = "solver.sample_groups", int(asked)
@@ -151,7 +155,8 @@ class GridModel:
         network = Network(WidthSpace(mesh, whole.space.degree), whole.levels, whole.activation)
         share = groups.share(len(model.ingredients.weights))
         ingredients = of_samples(model.ingredients, share)
-        problem = learning_problem(model.case, network, ingredients, groups)
+        given = given_weights(network, ingredients)
+        problem = learning_problem(model.case, network, given, ingredients, groups)
         assert problem is not None, "the model has one"
         return cls(model, ingredients.train, problem)
 
