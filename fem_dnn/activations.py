@@ -1,8 +1,9 @@
 """Activations sigma, each with its first and second derivative in one pass.
 
 `evaluate(u, order)` returns (sigma,), (sigma, sigma') or (sigma, sigma', sigma''), elementwise on
-(node, sample) blocks of any shape. The constants that the theory needs (Lipschitz constant,
-suprema, monotonicity) stand beside the formulas.
+(node, sample) blocks of any shape; `write` puts sigma and sigma' where they are wanted. The
+constants that the theory needs (Lipschitz constant, suprema, monotonicity) stand beside the
+formulas.
 """
 
 from __future__ import annotations
@@ -15,8 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit, ndtr
 
+from fem_dnn.hyperbolic_tangent import tanh
+from fem_dnn.team import AT_ONCE, several
+
 Array = NDArray[np.float64]
 Evaluate = Callable[[Array, int], tuple[Array, ...]]
+Write = Callable[[Array, Array, Array], None]
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,8 @@ class Activation:
         smooth: Whether sigma is twice differentiable.
         low, high: inf sigma and sup sigma, where they are nearer than `supremum` says.
         inverse: v -> some u with sigma(u) = v, for v in the range; None where not known.
+        in_place: (u, value, slope) puts sigma(u) and sigma'(u) there, without arrays on the way;
+            `value` may be u. None where `evaluate` has to serve.
     """
 
     name: str
@@ -45,6 +52,20 @@ class Activation:
     low: float = -inf
     high: float = inf
     inverse: Callable[[Array], Array] | None = None
+    in_place: Write | None = None
+
+    def write(self, u: Array, value: Array, slope: Array) -> None:
+        """Put sigma(u) and sigma'(u), u of shape (node, sample), into arrays of that shape.
+
+        `value` may be u itself. Rows are taken as many at a time as stay in the cache.
+        """
+        if self.in_place is None:
+            value[...], slope[...] = self.evaluate(u, 1)
+        elif u.size <= AT_ONCE // 2:
+            self.in_place(u, value, slope)
+        else:
+            for part in several(slice(0, len(u)), 2 * u.shape[-1]):
+                self.in_place(u[part], value[part], slope[part])
 
     @property
     def range(self) -> tuple[float, float]:
@@ -69,12 +90,22 @@ class Activation:
         return cls(name, lambda u, order: tuple(f(u) for f in functions[: order + 1]), **constants)  # type: ignore[arg-type]
 
 
+_ONE = np.array(1.0)
+
+
 def _tanh(u: Array, order: int) -> tuple[Array, ...]:
-    s = np.tanh(u)
+    s = np.empty(np.shape(u))
+    tanh(np.asarray(u), s)
     if order == 0:
         return (s,)
     d = 1 - s * s
     return (s, d) if order == 1 else (s, d, -2 * s * d)
+
+
+def _write_tanh(u: Array, value: Array, slope: Array) -> None:
+    tanh(u, value)
+    np.multiply(value, value, out=slope)
+    np.subtract(_ONE, slope, out=slope)
 
 
 def _sigmoid(u: Array, order: int) -> tuple[Array, ...]:
@@ -135,7 +166,16 @@ _GELU_BOTTOM, _GELU_LOW = -0.7517915246935645, -0.16997120747990369
 ACTIVATIONS: dict[str, Activation] = {
     a.name: a
     for a in (
-        Activation("tanh", _tanh, 1.0, 1.0, 4 / (3 * sqrt(3)), increasing=True, inverse=np.arctanh),
+        Activation(
+            "tanh",
+            _tanh,
+            1.0,
+            1.0,
+            4 / (3 * sqrt(3)),
+            increasing=True,
+            inverse=np.arctanh,
+            in_place=_write_tanh,
+        ),
         Activation(
             "sigmoid",
             _sigmoid,

@@ -12,13 +12,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fem_dnn.slab import combine, solve_stages
-from fem_dnn.state import LayerWeights, Network, StateTrajectory, TangentTrajectory
+from fem_dnn.state import (
+    LayerWeights,
+    Network,
+    StateTrajectory,
+    TangentTrajectory,
+    for_samples,
+    put,
+)
+from fem_dnn.team import at_once
 
 Array = NDArray[np.float64]
 
@@ -37,12 +45,46 @@ class AdjointTrajectory:
     levels: Array
     q: Array
 
+    def q_at(self, levels: slice, out: Array | None = None) -> Array:
+        """`q` at some levels, put into `out` where it is given."""
+        return put(self.q[levels], out)
+
+    def of_samples(self, part: slice) -> AdjointTrajectory:
+        """The same for some samples; views."""
+        return AdjointTrajectory(*(a[..., part] for a in (self.ends, self.levels, self.q)))
+
+
+class MarchedAdjoint(AdjointTrajectory):
+    """An adjoint that solves its equation: its q is made when asked for.
+
+    Args:
+        ends, levels: As in `AdjointTrajectory`; where they agree, views of the same memory.
+        slope: sigma'(u) at the control levels.
+    """
+
+    def __init__(self, ends: Array, levels: Array, slope: Array) -> None:
+        self.ends, self.levels, self.slope = ends, levels, slope
+
+    @cached_property
+    def q(self) -> Array:  # type: ignore[override]
+        """sigma'(u) P at the control levels."""
+        return self.slope * self.levels
+
+    def q_at(self, levels: slice, out: Array | None = None) -> Array:
+        """`q` at some levels, put into `out` where it is given."""
+        return np.multiply(self.slope[levels], self.levels[levels], out=out)
+
+    def of_samples(self, part: slice) -> MarchedAdjoint:
+        """The same for some samples; views."""
+        return MarchedAdjoint(*(a[..., part] for a in (self.ends, self.levels, self.slope)))
+
 
 def march_back(
     network: Network,
     terminal: Array,
     residuals: Array,
     slopes: Callable[[slice, Array], Array],
+    ends: Array | None = None,
 ) -> Iterator[tuple[int, slice, Array, Array]]:
     """March the adjoint scheme -d_t p = slopes + r, p(T) = terminal, from T to 0.
 
@@ -52,26 +94,32 @@ def march_back(
         residuals: r at the tracking points; empty where nothing is tracked.
         slopes: (a slab's levels as a slice, P there) -> slopes there. Called last, on every slab,
             at the P that solves it.
+        ends: Where p at the slab ends is wanted, shape (layers + 1, n_local, samples).
 
     Yields:
         Slab by slab, the last first: its number n, its levels, P there, and p(t_n).
     """
     levels, scheme = network.levels, network.levels.scheme
+    explicit = scheme.explicit
     stage_shape = (scheme.levels, *terminal.shape)
-    guess = np.zeros(stage_shape)
-    points = len(scheme.tracking_points)
+    guess = np.zeros((0 if explicit else scheme.levels, *terminal.shape))
+    step, points = np.empty(terminal.shape), len(scheme.tracking_points)
     backwards = scheme.extrapolation[::-1, ::-1]
     p = terminal
+    if ends is not None:
+        ends[-1] = terminal
+        p = ends[-1]
+    weights = levels.steps[:, None] * scheme.weights
     for n in reversed(range(levels.layers)):
         tau = levels.steps[n]
         slab = levels.of_slab(n)
         part = slice(slab.start, slab.stop)
-        start = np.broadcast_to(p, stage_shape)
+        start = p[None] if explicit else np.broadcast_to(p, stage_shape)
         if len(residuals):
             r = residuals[n * points : (n + 1) * points]
             start = start + tau * combine(scheme.adjoint_tracking, r)
             p = p + tau * combine(scheme.tracking_weights, r)
-        if scheme.explicit:
+        if explicit:
             P, slope = start, slopes(part, start)
         else:
             interval = (float(levels.points[n]), float(levels.points[n + 1]))
@@ -84,59 +132,25 @@ def march_back(
                 network.space.sum,
             )
             guess = combine(backwards, slope)
-        p = p + combine(tau * scheme.weights, slope)
+        combine(weights[n], slope, out=step)
+        p = np.add(p, step, out=None if ends is None else ends[n])
         yield n, part, P, p
 
 
-def _solve(
-    network: Network,
-    terminal: Array,
-    residuals: Array,
-    weights: LayerWeights,
-    to_q: Callable[[slice, Array], Array],
-    source: Array | None = None,
-) -> AdjointTrajectory:
-    """March back with the slopes K'q plus a source, and keep everything.
-
-    Args:
-        network: Width space, depth levels, activation.
-        terminal: p(T), shape (n_local, samples).
-        residuals: r at the tracking points; empty where nothing is tracked.
-        weights: Kernel and bias.
-        to_q: (slab's levels as a slice, P) -> q.
-        source: What else drives the adjoint, shape (levels, n_local, samples).
-    """
-    levels = network.levels
-    adjoint = AdjointTrajectory(
-        ends=np.empty((levels.layers + 1, *terminal.shape)),
-        levels=np.empty((levels.count, *terminal.shape)),
-        q=np.empty((levels.count, *terminal.shape)),
-    )
-
-    def slopes(part: slice, P: Array) -> Array:
-        adjoint.q[part] = to_q(part, P)
-        slope = transpose(weights, part, adjoint.q[part])
-        if source is not None:
-            slope += source[part]
-        return slope
-
-    adjoint.ends[-1] = terminal
-    for n, part, P, p in march_back(network, terminal, residuals, slopes):
-        adjoint.levels[part], adjoint.ends[n] = P, p
-    return adjoint
-
-
-def transpose(weights: LayerWeights, levels: slice, q: Array) -> Array:
+def transpose(weights: LayerWeights, levels: slice, q: Array, out: Array | None = None) -> Array:
     """K_k' q_k at some levels k (collective); shape of q, (levels, n_local, samples)."""
-    if weights.operator is None:
+    if weights.operator is not None:
+        return weights.operator.apply_transpose(levels, q, out=out)
+    if out is None:
         return np.zeros_like(q)
-    return weights.operator.apply_transpose(levels, q)
+    out[...] = 0.0
+    return out
 
 
 def solve_adjoint(
     network: Network,
     weights: LayerWeights,
-    state: StateTrajectory,
+    slope: Array,
     terminal: Array,
     residuals: Array,
     source: Array | None = None,
@@ -146,22 +160,38 @@ def solve_adjoint(
     Args:
         network: Width space, depth levels, activation.
         weights: Kernel and bias.
-        state: The state at them.
+        slope: sigma'(u) at the levels, shape (levels, n_local, samples).
         terminal: Gradient of the terminal loss, shape (n_local, samples).
         residuals: mu (f - g) at the tracking points, shape (points, n_local, samples) or empty.
         source: What is added to p at the control levels, shape (levels, n_local, samples).
     """
-    if source is None:
-        return _solve(network, terminal, residuals, weights, lambda part, P: state.slope[part] * P)
-    adjoint = _solve(
-        network,
-        terminal,
-        residuals,
-        weights,
-        lambda part, P: state.slope[part] * (P + source[part]),
-    )
-    adjoint.levels += source
-    return adjoint
+    count = network.levels.count
+    ends = np.empty((network.levels.layers + 1, *terminal.shape))
+    # Without stages, residuals and source P is p at the end of the slab.
+    same = network.levels.scheme.explicit and not len(residuals) and source is None
+    P_at = ends[1:] if same else np.empty((count, *terminal.shape))
+
+    def work(samples: slice) -> None:
+        ours, stored = slope[..., samples], P_at[..., samples]
+        added = None if source is None else source[..., samples]
+        shape = (network.levels.scheme.levels, *ours.shape[1:])
+        q, image = np.empty(shape), np.empty(shape)
+
+        def slopes(part: slice, P: Array) -> Array:
+            if added is not None:
+                P = np.add(P, added[part], out=q)
+            np.multiply(ours[part], P, out=q)
+            return transpose(weights, part, q, out=image)
+
+        start, fed = terminal[:, samples], residuals[..., samples]
+        for _, part, P, _ in march_back(network, start, fed, slopes, ends[..., samples]):
+            if not same:
+                stored[part] = P
+
+    for_samples(network, work, terminal)
+    if source is not None:
+        P_at += source
+    return MarchedAdjoint(ends, P_at, slope)
 
 
 def solve_second_adjoint(
@@ -174,7 +204,7 @@ def solve_second_adjoint(
     direction: LayerWeights,
     terminal: Array,
     residuals: Array,
-) -> AdjointTrajectory:
+) -> Array:
     """Solve the derivative of the adjoint equation in a direction of the controls.
 
     -d_t dp = K' dq + dK' q + dr with dq = sigma'(u) dp + sigma''(u) du p, dp(T) = terminal.
@@ -182,18 +212,42 @@ def solve_second_adjoint(
     Args:
         network, weights, state, adjoint: The linearisation point.
         curvature: sigma''(u) p at the levels, shape (levels, n_local, samples).
-        tangent: Derivative of the state in the direction.
+        tangent: Derivative of the state in the direction; its u is overwritten.
         direction: Change dK, db of kernel and bias.
         terminal: Derivative of the terminal condition, shape (n_local, samples).
         residuals: mu df at the tracking points, or empty.
-    """
-    fixed = curvature * tangent.u
 
-    return _solve(
-        network,
-        terminal,
-        residuals,
-        weights,
-        lambda part, dP: state.slope[part] * dP + fixed[part],
-        transpose(direction, slice(None), adjoint.q),
-    )
+    Returns:
+        dq at the levels, shape (levels, n_local, samples), in the place of the tangent's u.
+    """
+    levels = network.levels
+    per_slab, explicit = levels.scheme.levels, levels.scheme.explicit
+
+    def work(samples: slice) -> None:
+        slope, bend, u = (a[..., samples] for a in (state.slope, curvature, tangent.u))
+        known = adjoint.of_samples(samples)
+        size = min(levels.count, at_once(u[0].size * per_slab) * per_slab)
+        driven = np.empty((size, *u.shape[1:]))
+        q, image = np.empty((2, per_slab, *u.shape[1:]))
+        reached = levels.count
+
+        def slopes(part: slice, dP: Array) -> Array:
+            nonlocal reached
+            if part.start < reached:
+                reached = max(0, part.stop - size)
+                some = slice(reached, part.stop)
+                transpose(direction, some, known.q_at(some), driven[: part.stop - reached])
+                u[some] *= bend[some]
+            dq = u[part] if explicit else q
+            np.multiply(slope[part], dP, out=image)
+            np.add(u[part], image, out=dq)
+            transpose(weights, part, dq, out=image)
+            return np.add(image, driven[part.start - reached : part.stop - reached], out=image)
+
+        start, fed = terminal[:, samples], residuals[..., samples]
+        for _, part, _, _ in march_back(network, start, fed, slopes):
+            if not explicit:
+                u[part] = q
+
+    for_samples(network, work, terminal)
+    return tangent.u

@@ -39,12 +39,14 @@ class ControlParts:
         bias: Shape (levels, n_local).
         outputs: Shape (K, n_local).
         offsets: Shape (K,), the same on every rank.
+        vector: The vector that the others but offsets and a masked kernel are views of, if any.
     """
 
     kernel: Array | None
     bias: Array | None
     outputs: Array | None
     offsets: Array | None
+    vector: Array | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,6 +214,20 @@ class ControlSpace:
                 offsets = space.comm.bcast(offsets, root=0)
         return ControlParts(kernel, bias, outputs, offsets)
 
+    def room(self) -> ControlParts:
+        """Parts to be filled, for `join` or `join_sums`, which then have little to copy."""
+        vector, mask = np.empty(self.n_rows), self.mask
+        everywhere = (self.levels.count, self.space.n_nodes, self.space.n_local)
+        kernel = bias = outputs = None
+        if self.has_kernel:
+            block = vector[self._rows["kernel"]]
+            kernel = block.reshape(everywhere) if mask is None else np.empty(everywhere)
+        if self.has_bias:
+            bias = vector[self._rows["bias"]].reshape(self.levels.count, -1)
+        if self.outputs:
+            outputs = vector[self._rows["outputs"]].reshape(self.outputs, -1)
+        return ControlParts(kernel, bias, outputs, None, vector)
+
     def join(self, parts: ControlParts) -> Array:
         """The local vector of the given parts; masked entries of the kernel are left out."""
         return self.groups.piece(self._packed(parts))
@@ -221,14 +237,16 @@ class ControlSpace:
         return self.groups.scatter_sum(self._packed(parts))
 
     def _packed(self, parts: ControlParts) -> Array:
-        vector = np.empty(self.n_rows)
-        if parts.kernel is not None and self.has_kernel:
+        there = parts.vector is not None
+        vector = np.empty(self.n_rows) if parts.vector is None else parts.vector
+        if parts.kernel is not None and self.has_kernel and not (there and self.mask is None):
             kernel = parts.kernel if self.mask is None else parts.kernel[:, self.mask]
             vector[self._rows["kernel"]] = kernel.reshape(-1)
-        if parts.bias is not None and self.has_bias:
+        if parts.bias is not None and self.has_bias and not there:
             vector[self._rows["bias"]] = parts.bias.reshape(-1)
         if parts.outputs is not None and parts.offsets is not None and self.outputs:
-            vector[self._rows["outputs"]] = parts.outputs.reshape(-1)
+            if not there:
+                vector[self._rows["outputs"]] = parts.outputs.reshape(-1)
             if self.space.comm.rank == 0:
                 vector[self._rows["offsets"]] = parts.offsets
         return vector

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from fem_dnn.adjoint import solve_adjoint
 from fem_dnn.problem import LearningProblem, Linearisation, Metric
-from fem_dnn.state import LayerWeights, StateTrajectory, solve_tangent
+from fem_dnn.state import LayerWeights, MarchedState, StateTrajectory, solve_tangent
 
 Array = NDArray[np.float64]
 
@@ -115,7 +115,7 @@ class CurvatureMetric:
 
     def _features(self, at: Linearisation) -> Array:
         """R''^{-1/2} Phi times sqrt(s), by what they belong to: (levels, nodes + 1, samples)."""
-        levels, _, samples = at.state.u.shape
+        levels, _, samples = at.state.slope.shape
         rows = []
         root = np.sqrt(self.weight)
         if self.controls.has_kernel and at.state.gathered is not None:
@@ -270,7 +270,7 @@ class GaussNewton:
             [at.loss_point.tangent(df[:, :, k], None).terminal for k in range(count)], axis=-1
         ).reshape(nodes, -1)
         nothing = np.empty((0, *terminal.shape))
-        q = solve_adjoint(network, at.weights, state, terminal, nothing).q
+        q = solve_adjoint(network, at.weights, state.slope, terminal, nothing).q
         q *= self._scale * np.repeat(problem.sample_weights, count)
         q = q.reshape(levels, nodes, samples, count)
         return (self.inverse @ (self.features @ q)).reshape(-1, count)
@@ -278,9 +278,9 @@ class GaussNewton:
 
 def _repeated(state: StateTrajectory, count: int) -> StateTrajectory:
     """A state with every sample as often as is said."""
-    gathered = None if state.gathered is None else np.repeat(state.gathered, count, axis=-1)
-    ends, u, slope = (np.repeat(a, count, axis=-1) for a in (state.ends, state.u, state.slope))
-    return StateTrajectory(ends, u, slope, gathered, np.empty((0, *ends.shape[1:])))
+    ends, slope = (np.repeat(a, count, axis=-1) for a in (state.ends, state.slope))
+    nothing = LayerWeights(None, None)  # no change of the weights meets it: only its slope matters
+    return MarchedState(nothing, ends, slope, np.empty((0, *ends.shape[1:])), None)
 
 
 def _reduce(features: Array, strength: float) -> tuple[Array, Array]:
@@ -332,16 +332,16 @@ def _outputs(at: Linearisation) -> Array | None:
     None for losses without outputs, or with too many.
     """
     problem, loss = at.problem, at.loss_point
-    if loss.curvature is None or at.output_layer is None or not len(at.state.u):
+    if loss.curvature is None or at.output_layer is None or not len(at.state.slope):
         return None
     count, _, samples = loss.curvature.shape
     if count * samples > MAX_OUTPUTS:
         return None
-    nodes = at.state.u.shape[1]
+    nodes = at.state.slope.shape[1]
     nothing = np.empty((0, nodes, samples))
     problem.work.adjoints += count
     slopes = [
-        solve_adjoint(problem.network, at.weights, at.state, terminal, nothing).q
+        solve_adjoint(problem.network, at.weights, at.state.slope, terminal, nothing).q
         for terminal in at.output_layer.functions[:, :, None] * np.ones(samples)
     ]
     values, vectors = np.linalg.eigh(loss.curvature.transpose(2, 0, 1))

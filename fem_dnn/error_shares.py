@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -75,7 +73,7 @@ def shares(
     at_F = solve_adjoint(
         fine.network,
         prolonged.weights,
-        replace(prolonged.state, slope=slope),
+        slope,
         terminal.terminal,
         tracked
         if fine.tracking is None

@@ -37,8 +37,14 @@ class NonlocalOperator:
         self.space = space
         self.level_weights = level_weights
         self.coefficients = coefficients
-        self._sqrt_hx = space.sqrt_weights[space.owned, None]
-        self._scale = np.sqrt(level_weights)[:, None, None] * self._sqrt_hx
+        omega = np.sqrt(level_weights)[:, None, None]
+        # Equal node weights are one number, which is quicker to multiply by, and cancel in K.
+        self._equal = bool(np.all(space.sqrt_weights == space.sqrt_weights[0]))
+        self._sqrt_hx = space.sqrt_weights[space.owned, None][: 1 if self._equal else None]
+        self._scale = omega * self._sqrt_hx
+        self._inverse = 1 / self._scale
+        self._inverse_omega = 1 / omega
+        self._cancel = self._equal and space.comm.size == 1
 
     @property
     def rows(self) -> Array:
@@ -50,27 +56,54 @@ class NonlocalOperator:
         """Rows of `gather`'s result: all nodes."""
         return self.space.n_nodes
 
-    def gather(self, f: Array) -> Array:
-        """sqrt(h_y) f(y) for all nodes: (n_local, samples) -> (n_nodes, samples), collective."""
-        return self.space.gather(self._sqrt_hx * f)
+    def gather(self, f: Array, out: Array | None = None) -> Array:
+        """sqrt(h_y) f(y) for all nodes: (n_local, samples) -> (n_nodes, samples), collective.
 
-    def apply(self, levels: Levels, gathered: Array) -> Array:
+        Where there is one rank, f may also be [level, node, sample]. Here and below the result
+        is put into `out` where it is given.
+        """
+        if self.space.comm.size == 1:
+            return np.multiply(self._sqrt_hx, f, out=out)
+        return self.space.gather(self._sqrt_hx * f, out=out)
+
+    def apply(self, levels: Levels, gathered: Array, out: Array | None = None) -> Array:
         """(Kf)(x) at this rank's nodes, from `gather(f)`; shape (n_local, samples).
 
         Here and below `levels` is one level, or a slice of levels for arrays [level, node, sample].
         """
-        result = self.rows[levels] @ gathered
-        result /= self._scale[levels]
+        result = np.matmul(self.coefficients[levels].swapaxes(-1, -2), gathered, out=out)
+        result *= self._inverse[levels]
         return result
 
-    def apply_transpose(self, levels: Levels, g: Array) -> Array:
+    def image(
+        self, level: int, f: Array, room: Array | None = None, out: Array | None = None
+    ) -> Array:
+        """Kf at one level from f at this rank's nodes (collective).
+
+        Args:
+            level: The level.
+            f: Shape (n_local, samples).
+            room: Where `gather(f)` is wanted too, if at all.
+            out: As in `apply`.
+        """
+        if room is not None or not self._cancel:
+            return self.apply(level, self.gather(f, out=room), out=out)
+        result = np.matmul(self.coefficients[level].T, f, out=out)
+        result *= self._inverse_omega[level]
+        return result
+
+    def apply_transpose(self, levels: Levels, g: Array, out: Array | None = None) -> Array:
         """(K'g)(y) = int_Y a(x, y) g(x) dx at this rank's nodes (collective)."""
-        partial = self.coefficients[levels] @ (g * self._sqrt_hx)
-        if partial.ndim == 3 and self.space.comm.size > 1:
-            result = np.stack([self.space.scatter_sum(level) for level in partial])
+        scaled = g if self._equal else g * self._sqrt_hx
+        if self.space.comm.size == 1:
+            result = np.matmul(self.coefficients[levels], scaled, out=out)
         else:
-            result = self.space.scatter_sum(partial)
-        result /= self._scale[levels]
+            result = np.empty_like(g) if out is None else out
+            products = np.matmul(self.coefficients[levels], scaled)
+            each, here = (a[None] if a.ndim == 2 else a for a in (products, result))
+            for level, product in enumerate(each):
+                here[level] = self.space.scatter_sum(product)
+        result *= (self._inverse_omega if self._equal else self._inverse)[levels]
         return result
 
     def outer(self, levels: Levels, q: Array, gathered: Array, out: Array | None = None) -> Array:

@@ -8,6 +8,7 @@ which owns everything that is known at one control, so that nothing is computed 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
@@ -21,6 +22,7 @@ from fem_dnn.losses import LossPoint, LossTangent, OutputLayer, TerminalLoss
 from fem_dnn.nonlocal_operator import NonlocalOperator
 from fem_dnn.regularization import Regularization
 from fem_dnn.sample_groups import SampleGroups
+from fem_dnn.sample_sums import Levelwise, levelwise, sample_sums
 from fem_dnn.slab import SlabFailure
 from fem_dnn.state import (
     LayerWeights,
@@ -30,6 +32,7 @@ from fem_dnn.state import (
     solve_state,
     solve_tangent,
 )
+from fem_dnn.team import several, share
 
 Array = NDArray[np.float64]
 
@@ -195,10 +198,20 @@ class LearningProblem:
         return Linearisation(self, control)
 
     @property
+    def frugal(self) -> bool:
+        """Whether solvers should hold few vectors of controls, because these are the problem."""
+        return False
+
+    @property
     def operations(self) -> float:
         """Operations of the largest matrix product that one rank does at once."""
         space = self.network.space
         return 2.0 * space.n_local * space.n_nodes * self.inputs.shape[1]
+
+    @property
+    def samples_meet_in_sums(self) -> bool:
+        """Whether sweeps may be made for some samples at a time."""
+        return True
 
     def distance(self, at: Linearisation, before: Linearisation) -> float:
         """L2 length of the step from one point to another (collective)."""
@@ -258,14 +271,9 @@ class Linearisation:
         return float(problem.groups.sum(value))
 
     @cached_property
-    def _penalty(self) -> Array:
-        """R'' control = R'(control)."""
-        return self.problem.regularization.action(self.control)
-
-    @cached_property
     def regularization(self) -> float:
         """R at this control."""
-        return self.problem.regularization.value_from(self.control, self._penalty)
+        return self.problem.regularization.value(self.control)
 
     @property
     def objective(self) -> float:
@@ -284,7 +292,7 @@ class Linearisation:
             return solve_adjoint(
                 self.problem.network,
                 self.weights,
-                self.state,
+                self.state.slope,
                 self.loss_point.terminal,
                 self._tracked(self.misfit),
             )
@@ -295,11 +303,10 @@ class Linearisation:
 
         The derivative of J, whether it points out of the controls' bounds or not.
         """
-        kernel = self.kernel_part([(self.adjoint.q, self.state.gathered)])
-        bias = self.bias_part(self.adjoint.q)
         loss = self.loss_point
-        gradient = self._assemble(kernel, bias, loss.functions, loss.offsets)
-        gradient += self._penalty
+        pairs = [(self.adjoint.q_at, self.state.gathered_at)]
+        gradient = self.sums(pairs, loss.functions, loss.offsets)
+        self.problem.regularization.add_action(self.control, gradient)
         return gradient
 
     @cached_property
@@ -326,7 +333,17 @@ class Linearisation:
     @cached_property
     def curvature(self) -> Array:
         """sigma''(u) p at the control levels, shape (levels, n_local, samples)."""
-        return self.problem.network.activation.evaluate(self.state.u, 2)[2] * self.adjoint.levels
+        state, evaluate = self.state, self.problem.network.activation.evaluate
+        curvature = np.empty_like(state.slope)
+
+        def work(levels: slice) -> None:
+            for part in several(levels, curvature[0].size):
+                u = np.empty_like(curvature[part])
+                self.weights.pre_activation(part, state.gathered_at(part), u)
+                np.multiply(evaluate(u, 2)[2], self.adjoint.levels[part], out=curvature[part])
+
+        share(work, len(curvature))
+        return curvature
 
     def hessian_action(self, direction: Array) -> Array:
         """The reduced Hessian applied to a direction (exact; collective).
@@ -338,6 +355,14 @@ class Linearisation:
             Local vector of the same shape.
         """
         return self._change_of_gradient(direction, None)
+
+    def hessian_in(self, coordinates: Coordinates, z: Array, out: Array) -> None:
+        """The same by coordinates z of a step T z: out = T' H T z (collective)."""
+        out[...] = coordinates.apply_transpose(self.hessian_action(coordinates.apply(z)))
+
+    def descent_in(self, coordinates: Coordinates) -> Array:
+        """-T' gradient: steepest descent by coordinates z of a step T z, a new array."""
+        return -coordinates.apply_transpose(self.gradient)
 
     def gradient_by_inputs(self, inputs: Array) -> Array:
         """Derivative of the gradient in a direction of the inputs (exact; collective).
@@ -359,7 +384,7 @@ class Linearisation:
         with problem.groups.failing_together(SlabFailure):
             tangent = solve_tangent(network, self.weights, self.state, change, inputs=inputs)
             loss = self.loss_point.tangent(tangent.ends[-1], problem.output_direction(parts))
-            second = solve_second_adjoint(
+            dq = solve_second_adjoint(
                 network,
                 self.weights,
                 self.state,
@@ -370,51 +395,26 @@ class Linearisation:
                 loss.terminal,
                 self._tracked(tangent.tracked),
             )
-        return self._gradient_tangent(direction, tangent, second, loss)
+        return self._gradient_tangent(direction, tangent, dq, loss)
 
     def _gradient_tangent(
-        self,
-        direction: Array,
-        tangent: TangentTrajectory,
-        second: AdjointTrajectory,
-        loss: LossTangent,
+        self, direction: Array, tangent: TangentTrajectory, dq: Array, loss: LossTangent
     ) -> Array:
         """Derivative of the gradient where those of state, adjoint and loss are known."""
-        pairs = [(second.q, self.state.gathered), (self.adjoint.q, tangent.gathered)]
-        kernel, bias = self.kernel_part(pairs), self.bias_part(second.q)
-        product = self._assemble(kernel, bias, loss.functions, loss.offsets)
-        product += self.problem.regularization.action(direction)
+        pairs: list[tuple[Levelwise, Levelwise]] = [
+            (levelwise(dq), self.state.gathered_at),
+            (self.adjoint.q_at, tangent.gathered_at),
+        ]
+        product = self.sums(pairs, loss.functions, loss.offsets)
+        self.problem.regularization.add_action(direction, product)
         return product
 
-    def kernel_part(self, products: list[tuple[Array, Array | None]]) -> Array | None:
-        """sum_s w_s q_s(x) f_s(y) in coordinates [level, y, x], summed over (q, f) pairs."""
-        problem, operator = self.problem, self.weights.operator
-        if not problem.controls.has_kernel or operator is None:
-            return None
-        w = problem.sample_weights
-        q, f = (
-            pair[0] if len(pair) == 1 else np.concatenate(pair, axis=-1)
-            for pair in zip(
-                *((w * q, gathered) for q, gathered in products if gathered is not None),
-                strict=True,
-            )
-        )
-        return operator.outer(slice(None), q, f)
-
-    def bias_part(self, q: Array) -> Array | None:
-        """sum_s w_s q_s(x) in coordinates, shape (levels, n_local)."""
-        problem = self.problem
-        if not problem.controls.has_bias:
-            return None
-        return problem.controls.bias_scale * (q @ problem.sample_weights)
-
-    def _assemble(
+    def sums(
         self,
-        kernel: Array | None,
-        bias: Array | None,
+        pairs: Sequence[tuple[Levelwise, Levelwise]],
         functions: Array | None,
         offsets: Array | None,
     ) -> Array:
-        problem, space = self.problem, self.problem.network.space
-        outputs = None if functions is None else functions * space.sqrt_weights[space.owned]
-        return problem.controls.join_sums(ControlParts(kernel, bias, outputs, offsets))
+        """The control vector of sums over the samples (`sample_sums`), as a gradient is one."""
+        problem = self.problem
+        return sample_sums(problem.controls, problem.sample_weights, pairs, functions, offsets)

@@ -23,6 +23,7 @@ from fem_dnn.collective import on_root
 from fem_dnn.controls import ControlParts, ControlSpace
 from fem_dnn.depth import DepthLevels
 from fem_dnn.derivative_forms import depth_form, width_form
+from fem_dnn.team import several, share
 from fem_dnn.width import WidthSpace
 
 Array = NDArray[np.float64]
@@ -202,13 +203,31 @@ class Regularization:
                 result[block] += packed[block]
         return result
 
+    def add_action(self, control: Array, out: Array) -> None:
+        """Add R'' control, which is also R'(control), to a control vector (collective)."""
+        if self.smooth:
+            out += self.action(control)
+            return
+        for name, block in self.controls.blocks.items():
+            self._add_multiple(self.tikhonov[name], control[block], out[block])
+
+    @staticmethod
+    def _add_multiple(factor: float, values: Array, out: Array) -> None:
+        def work(part: slice) -> None:
+            for piece in several(part, 1):
+                out[piece] += factor * values[piece]
+
+        share(work, len(values))
+
     def value(self, control: Array) -> float:
         """R at a control (collective)."""
-        return self.value_from(control, self.action(control))
-
-    def value_from(self, control: Array, action: Array) -> float:
-        """R at a control of which R'' control is known already (collective)."""
-        return 0.5 * self.controls.dot(control, action) + self.given
+        if self.smooth:
+            return 0.5 * self.controls.dot(control, self.action(control)) + self.given
+        squares = sum(
+            self.tikhonov[name] * float(np.dot(control[block], control[block]))
+            for name, block in self.controls.blocks.items()
+        )
+        return 0.5 * float(self.controls.sum(np.array(squares))) + self.given
 
     def energy(self, name: str, c: Array) -> float:
         """R of a kernel [level, y, x] or a bias [level, x] in coordinates (collective).

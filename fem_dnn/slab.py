@@ -29,14 +29,18 @@ MAX_ITERATIONS = 80
 MEMORY = 10
 
 
-def combine(coefficients: Array, levels: Array) -> Array:
+def combine(coefficients: Array, levels: Array, out: Array | None = None) -> Array:
     """Linear combinations of what stands at a slab's levels.
 
     Args:
         coefficients: Shape (levels,) or (results, levels).
         levels: Shape (levels, n_local, samples).
+        out: Where a single combination is wanted, shape (n_local, samples), contiguous.
     """
-    flat: Array = coefficients @ levels.reshape(len(levels), -1)
+    if coefficients.size == 1:
+        return np.multiply(levels[0] if coefficients.ndim == 1 else levels, coefficients, out=out)
+    room = None if out is None else out.reshape(-1)
+    flat: Array = np.matmul(coefficients, levels.reshape(len(levels), -1), out=room)
     return flat.reshape(*coefficients.shape[:-1], *levels.shape[1:])
 
 

@@ -141,7 +141,7 @@ def adjoint_defect(problem: LearningProblem, control: Array, direction: Array, s
     rng = np.random.default_rng(seed)
     samples = problem.inputs.shape[1]
     p = space.from_file_order(rng.standard_normal((space.n_nodes, samples)), axis=0)
-    adjoint = solve_adjoint(network, at.weights, at.state, p, np.empty((0, *p.shape)))
+    adjoint = solve_adjoint(network, at.weights, at.state.slope, p, np.empty((0, *p.shape)))
     left = float(space.sum(np.einsum("n,ns,ns->", space.local_weights, tangent.ends[-1], p)))
     # (direction, L'p) = sum over levels of omega int_Y q (dK f + db) dx
     du = pre_activations(change, at.state)

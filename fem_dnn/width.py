@@ -157,12 +157,15 @@ class WidthSpace:
         """Quadrature weights of all nodes in file order, shape (n_nodes,)."""
         return self.weights[self.file_order]
 
-    def gather(self, local: Array) -> Array:
-        """All ranks' blocks of rows, in mesh order: (n_local, ...) -> (n_nodes, ...)."""
+    def gather(self, local: Array, out: Array | None = None) -> Array:
+        """All ranks' blocks of rows, in mesh order: (n_local, ...) -> (n_nodes, ...).
+
+        With several ranks they are received in `out`, a contiguous array, where it is given.
+        """
         if self.comm.size == 1:
             return local
         row = int(np.prod(local.shape[1:], dtype=np.int64))
-        everything = np.empty((self.n_nodes, *local.shape[1:]))
+        everything = np.empty((self.n_nodes, *local.shape[1:])) if out is None else out
         return gathered(self.comm, local, self.counts * row, everything)
 
     def scatter_sum(self, everywhere: Array) -> Array:

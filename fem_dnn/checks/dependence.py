@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -76,15 +74,7 @@ def _worst(subject: Subject, seed: int) -> tuple[float, float, float, str, int]:
 def _first_samples(subject: Subject) -> Subject:
     """The same network on its first samples, without the loss."""
     kept = slice(0, SAMPLES)
-    state = subject.state
-    few = replace(
-        state,
-        ends=state.ends[:, :, kept],
-        u=state.u[:, :, kept],
-        slope=state.slope[:, :, kept],
-        gathered=None if state.gathered is None else state.gathered[:, :, kept],
-        tracked=state.tracked[:, :, kept],
-    )
+    few = subject.state.of_samples(kept)
     return Subject(subject.network, subject.weights, subject.inputs[:, kept], few)
 
 

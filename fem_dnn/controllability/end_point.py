@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fem_dnn.adjoint import AdjointTrajectory, solve_adjoint
-from fem_dnn.controls import ControlParts
 from fem_dnn.losses import L2Loss, OutputLayer, OutputLoss
 from fem_dnn.problem import Linearisation
 from fem_dnn.state import solve_tangent
@@ -103,16 +102,13 @@ class EndPointMap:
             dz = self.space.comm.bcast(dz, root=0).reshape(self.outputs, self.samples)
             terminal = self.layer.functions.T @ (dz / self.root)
             if problem.controls.outputs:
-                hx = self.space.sqrt_weights[self.space.owned]
-                functions = ((dz * self.root) @ at.state.ends[-1].T) * hx
+                functions = (dz * self.root) @ at.state.ends[-1].T
                 offsets = dz @ self.root
-        q = self.adjoint(terminal).q
-        kernel, bias = at.kernel_part([(q, at.state.gathered)]), at.bias_part(q)
-        return problem.controls.join(ControlParts(kernel, bias, functions, offsets))
+        return at.sums([(self.adjoint(terminal).q_at, at.state.gathered_at)], functions, offsets)
 
     def adjoint(self, terminal: Array) -> AdjointTrajectory:
         """The adjoint that a terminal value (n_local, samples) alone drives (collective)."""
         nothing = np.empty((0, *terminal.shape))
         return solve_adjoint(
-            self.problem.network, self.at.weights, self.at.state, terminal, nothing
+            self.problem.network, self.at.weights, self.at.state.slope, terminal, nothing
         )

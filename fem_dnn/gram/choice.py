@@ -1,24 +1,31 @@
 """In which form a case's learning problem is solved: dense, or the Gram form.
 
 The Gram form costs O(nodes S^2) where the dense one costs O(nodes^2 S). With 16 samples and 32
-layers a dense Hessian product takes 2.6 times as long at 250 nodes, 12 times at 1 000
+layers a dense Hessian product takes 3.8 times as long at 250 nodes, 22 times at 1 000
 (docs/width.md, made by `benchmarks/width.py`).
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from fem_dnn.assembly import Model
 from fem_dnn.gram.linearisation import GramLinearisation
 from fem_dnn.gram.problem import GramProblem, why_not
-from fem_dnn.problem import Linearisation
+from fem_dnn.gram.stretch import ARRAYS
+from fem_dnn.problem import LearningProblem, Linearisation
 
 NODES_PER_SAMPLE = 4
 """Nodes per sample from which on the Gram form is chosen unasked."""
 
 NODES = 256
 """Width nodes from which on it is."""
+
+TRAJECTORY_BYTES = 8e9
+"""Memory per rank up to which the states and adjoints of all layers are kept: beyond, those of
+sqrt(layers) at a time, the others made anew from where their stretches of the depth start. A
+Hessian product takes about twice as long then."""
 
 DENSE_ENTRIES = 2e7
 """Kernel entries up to which a solution in Gram form is made dense, to estimate its error and to
@@ -44,7 +51,17 @@ def choose_representation(model: Model) -> Model:
     pays = nodes >= max(NODES, NODES_PER_SAMPLE * samples)
     if reason is not None or not (pays or asked == "gram"):
         return model
-    return replace(model, problem=GramProblem.of(model.problem))
+    gram = GramProblem.of(model.problem, layers_at_once(model.problem))
+    return replace(model, problem=gram)
+
+
+def layers_at_once(problem: LearningProblem) -> int | None:
+    """How many layers' states and adjoints a problem keeps at a time; None: all."""
+    space, levels = problem.network.space, problem.network.levels
+    numbers = ARRAYS * levels.count * len(problem.sample_weights) * space.n_nodes
+    if 8 * numbers / space.comm.size <= TRAJECTORY_BYTES:
+        return None
+    return math.ceil(math.sqrt(levels.layers))
 
 
 def _why_dense(model: Model) -> str | None:

@@ -50,6 +50,10 @@ class GramControls(ControlSpace):
         shape = (self.levels.count, self.space.n_local, self.samples)
         return vector[self.blocks["q"]].reshape(shape)
 
+    def outer(self, vector: Array) -> Array:
+        """Coordinates of the learned output layer; a view, empty where there is none."""
+        return vector[self.blocks["q"].stop :]
+
     def split(self, vector: Array) -> ControlParts:
         """The learned output layer; q is not among a control's parts, see `q`."""
         outputs = offsets = None

@@ -42,20 +42,27 @@ class GramMetric:
         controls: The controls in Gram form.
         metric: N, shape (levels, S, S), the same on every rank.
         tikhonov: The smallest Tikhonov weight, lambda.
+        rows: This rank's nodes, block by block.
     """
 
-    def __init__(self, controls: GramControls, metric: Array, tikhonov: float) -> None:
-        self.controls, self.tikhonov = controls, tikhonov
+    def __init__(
+        self, controls: GramControls, metric: Array, tikhonov: float, rows: list[slice]
+    ) -> None:
+        self.controls, self.tikhonov, self._rows = controls, tikhonov, rows
         values, vectors = np.linalg.eigh(metric)
         self._floor = floor(metric)
         roots = np.sqrt(np.maximum(values, 0.0) + self._floor)
         self.blocks = (vectors / roots[:, None, :]) @ vectors.swapaxes(1, 2)
         """T, shape (levels, S, S); symmetric."""
 
-    def apply(self, z: Array) -> Array:
-        """T z."""
-        result = z.copy()
-        np.matmul(self.controls.q(z), self.blocks, out=self.controls.q(result))
+    def apply(self, z: Array, out: Array | None = None) -> Array:
+        """T z, in a new array or in one that may be z."""
+        result = np.empty_like(z) if out is None else out
+        self.controls.outer(result)[...] = self.controls.outer(z)
+        q, made = self.controls.q(z), self.controls.q(result)
+        for level, T in enumerate(self.blocks):
+            for rows in self._rows:
+                np.matmul(q[level, rows], T, out=made[level, rows])
         return result
 
     apply_transpose = apply

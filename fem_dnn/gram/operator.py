@@ -39,20 +39,26 @@ class GramOperator(NonlocalOperator):
         """Rows of `gather`'s result: this rank's nodes."""
         return self.space.n_local
 
-    def gather(self, f: Array) -> Array:
+    def gather(self, f: Array, out: Array | None = None) -> Array:
         """sqrt(h) f at this rank's nodes: nothing needs to be gathered."""
-        return self._sqrt_hx * f
+        return np.multiply(self._sqrt_hx, f, out=out)
 
-    def apply(self, levels: Levels, gathered: Array) -> Array:
+    def apply(self, levels: Levels, gathered: Array, out: Array | None = None) -> Array:
         """(Kf)(x) at this rank's nodes, from `gather(f)`; shape (n_local, samples) (collective)."""
         right = self.right[levels]
         local = right.swapaxes(-1, -2) @ (self._sqrt_hx * gathered)
-        return self.left[levels] @ self.space.sum(local)
+        return np.matmul(self.left[levels], self.space.sum(local), out=out)
 
-    def apply_transpose(self, levels: Levels, g: Array) -> Array:
+    def image(
+        self, level: int, f: Array, room: Array | None = None, out: Array | None = None
+    ) -> Array:
+        """Kf at one level from f at this rank's nodes (collective)."""
+        return self.apply(level, self.gather(f, out=room), out=out)
+
+    def apply_transpose(self, levels: Levels, g: Array, out: Array | None = None) -> Array:
         """(K'g)(y) at this rank's nodes (collective)."""
         local = self.left[levels].swapaxes(-1, -2) @ (self._sqrt_hx**2 * g)
-        return self.right[levels] @ self.space.sum(local)
+        return np.matmul(self.right[levels], self.space.sum(local), out=out)
 
     @cached_property
     def coefficients(self) -> Array:  # type: ignore[override]

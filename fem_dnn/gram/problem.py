@@ -29,9 +29,16 @@ along such steps is D' H D with the dense H: with dr = w (sigma' dp + sigma'' p 
 
     H D dq = (sum_s de_s f_s + e_s df_s, sum_s de_s),   de = dq + dr,
         -d_t d(w p)_s = sum_s' [(<q_s', dr_s> + <dq_s', r_s>) f_s' + <q_s', r_s> df_s'] / lambda_a
-    D' H D dq = K (de + rho) + sum_s' e_s' <df_s', f_s> / lambda_a,   rho = sigma'(u) pi,
-        -d_t pi_s = sum_s' [(<de_s', q_s> + <q_s', rho_s> + <rho_s', q_s>) f_s' + <e_s', q_s> df_s']
-                    / lambda_a,   pi(T) = 0
+    D' H D dq = K (de + sigma'(u) pi) + sum_s' e_s' <df_s', f_s> / lambda_a,
+        -d_t pi_s = sum_s' [(<de_s', q_s> + <q_s', sigma' pi_s> + <sigma' pi_s', q_s>) f_s'
+                            + <e_s', q_s> df_s'] / lambda_a,   pi(T) = 0
+
+Only the sum theta = d(w p) + pi is needed, and it has an equation of its own: with
+rho = sigma'(u) theta + w sigma''(u) p du
+
+    D' H D dq = K (dq + rho) + sum_s' e_s' <df_s', f_s> / lambda_a,
+        -d_t theta_s = sum_s' [(<q_s', rho_s> + <rho_s', q_s> + <dq_s', e_s>) f_s'
+                       + (<q_s', q_s> + <q_s', r_s> + <r_s', q_s>) df_s'] / lambda_a
 
 Cost and memory are O(nodes S^2) and O(nodes S) per level.
 """
@@ -45,9 +52,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fem_dnn.gram.controls import GramControls
+from fem_dnn.gram.form import GramForm, rows_of
 from fem_dnn.gram.linearisation import GramLinearisation
 from fem_dnn.gram.metric import GramMetric
-from fem_dnn.gram.sweeps import GramForm
+from fem_dnn.gram.stretch import Desk, Shelf
 from fem_dnn.problem import LearningProblem, Linearisation
 
 Array = NDArray[np.float64]
@@ -61,14 +69,21 @@ class GramProblem(LearningProblem):
         controls: q and, where learned, the output layer.
         regularization: R of the dense problem.
         dense: The problem with kernel and bias as controls.
+        layers_at_once: How many layers' states and adjoints are at hand at a time, the others made
+            anew from where they start; None: all are kept.
+        rows: How many nodes are taken at a time; None: as many as the processor's cache likes.
     """
 
     controls: GramControls
     dense: LearningProblem | None = None
+    layers_at_once: int | None = None
+    rows: int | None = None
 
     @classmethod
-    def of(cls, dense: LearningProblem) -> GramProblem:
-        """The Gram form of a problem.
+    def of(
+        cls, dense: LearningProblem, layers_at_once: int | None = None, rows: int | None = None
+    ) -> GramProblem:
+        """The Gram form of a problem; arguments as the attributes of these names.
 
         Raises:
             ValueError: It has none; `why_not` says why.
@@ -89,13 +104,52 @@ class GramProblem(LearningProblem):
             dense.given_outputs,
             dense.work,
             dense,
+            layers_at_once,
+            rows,
         )
 
     @cached_property
     def form(self) -> GramForm:
-        """K."""
+        """K, on the whole depth."""
         R = self.regularization
-        return GramForm(self.network, 1 / R.kernel, 1 / R.bias if self.controls.has_bias else 0.0)
+        bias = 1 / R.bias if self.controls.has_bias else 0.0
+        rows = self.rows or rows_of(len(self.sample_weights))
+        return GramForm(self.network, 1 / R.kernel, bias, rows)
+
+    @cached_property
+    def stretches(self) -> list[tuple[GramForm, slice, slice]]:
+        """What the depth is cut into: the form there, its levels and its tracking points."""
+        levels, pieces = self.network.levels, []
+        length = self.layers_at_once or levels.layers
+        points = len(levels.scheme.tracking_points)
+        for first in range(0, levels.layers, length):
+            slabs = range(first, min(first + length, levels.layers))
+            part, tracked = (
+                slice(slabs.start * count, slabs.stop * count)
+                for count in (levels.scheme.levels, points)
+            )
+            pieces.append((self.form.on(slabs), part, tracked))
+        return pieces
+
+    @property
+    def frugal(self) -> bool:
+        """Solvers should hold few vectors of controls: they are what memory goes for."""
+        return True
+
+    @property
+    def cut(self) -> bool:
+        """Whether states and adjoints are at hand on a part of the depth only."""
+        return len(self.stretches) > 1
+
+    @cached_property
+    def desk(self) -> Desk | None:
+        """What all controls' stretches share where only one is at hand at a time."""
+        return Desk(self.shelf) if self.cut else None
+
+    @cached_property
+    def shelf(self) -> Shelf:
+        """Arrays of the levels that no control needs any more."""
+        return Shelf()
 
     def linearise(self, control: Array) -> GramLinearisation:
         """Everything known at a control, computed when asked for. The control is not copied."""
@@ -104,7 +158,12 @@ class GramProblem(LearningProblem):
     @property
     def operations(self) -> float:
         """Operations of the largest matrix product that one rank does at once."""
-        return 2.0 * self.network.space.n_local * len(self.sample_weights) ** 2
+        return 2.0 * self.form.rows * len(self.sample_weights) ** 2
+
+    @property
+    def samples_meet_in_sums(self) -> bool:
+        """No: K couples them."""
+        return False
 
     def distance(self, at: Linearisation, before: Linearisation) -> float:
         """L2 length of the step in kernel, bias and outputs, at the states of its end."""
@@ -119,8 +178,7 @@ class GramProblem(LearningProblem):
     def metric(self, at: Linearisation) -> GramMetric:
         """The L2 metric of the kernels and biases that q stands for at the states there."""
         assert isinstance(at, GramLinearisation)
-        lowest = min(self.regularization.weights)
-        return GramMetric(self.controls, self.form.metric(at.state.gram), lowest)
+        return at.metric
 
 
 def why_not(problem: LearningProblem) -> str | None:

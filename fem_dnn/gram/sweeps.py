@@ -1,250 +1,215 @@
-"""State, tangent and adjoint where q is the control; all nodes meet in S x S Gram matrices.
+"""The equations that a gradient, a Hessian product and a step need, on one stretch of the depth.
 
-With G = <f_s, f_s'> and K = G / lambda_a + 1 / lambda_b (see `problem`)
-
-    d_t f = sigma(u),  u = K q
-    d_t df = sigma'(u) du,  du = K dq + dK q,  dK = (<df, f> + <f, df>) / lambda_a
-
-In arrays [node, sample] products with the symmetric K stand on the right. The implicit stages of
-a slab couple the samples: `slab.solve_stages` is given them as one long sample.
+They are written in `problem`; arrays are in L2-orthonormal coordinates, sqrt(h) f and so on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fem_dnn.adjoint import march_back
-from fem_dnn.slab import Slopes
-from fem_dnn.state import Network, StateTrajectory, march
+from fem_dnn.gram.form import products, symmetric
+from fem_dnn.gram.march import march, march_back
+from fem_dnn.gram.stretch import Blockwise, Stretch
 
 Array = NDArray[np.float64]
-Levelwise = Callable[[slice], Array]
-"""Values at some levels, shape (levels, n_local, S), made when asked for."""
-
-PreActivation = Callable[[slice], Callable[[Array, Array], Array]]
-"""A slab's levels -> (f there, <f_s, f_s'> there) -> u there."""
 
 
 @dataclass(frozen=True, eq=False)
-class GramForm:
-    """What K is made of.
+class Direction:
+    """sqrt(omega h) dq = z T on a stretch.
 
     Attributes:
-        network: Width space, depth levels, activation.
-        kernel: 1 / lambda_a.
-        bias: 1 / lambda_b; 0 where the bias is no control.
+        z: Shape (levels, n_local, S).
+        T: Shape (levels, S, S), symmetric; None: 1.
     """
 
-    network: Network
-    kernel: float
-    bias: float
+    z: Array
+    T: Array | None
 
-    def inner(self, f: Array, g: Array) -> Array:
-        """<f_s, g_s'> at every level, (levels, n_local, S) twice -> (levels, S, S) (collective)."""
-        h = self._weights
-        weighted = g if isinstance(h, float) else g * h
-        local = np.matmul(f.swapaxes(-1, -2), weighted)
-        if isinstance(h, float):
-            local *= h
-        return self.network.space.sum(local)
+    def at(self, part: slice, rows: slice) -> Array:
+        """It at some levels and nodes."""
+        z = self.z[part, rows]
+        return z if self.T is None else np.asarray(z @ self.T[part])
 
-    @cached_property
-    def _weights(self) -> float | Array:
-        """The node weights; one number where they are equal on this rank: a pass less over g."""
-        h = self.network.space.local_weights
-        return float(h[0]) if len(h) and np.all(h == h[0]) else h[:, None]
+    def before(self, part: slice, A: Array) -> Array:
+        """T A: z T A is the product of `at` with A."""
+        return A if self.T is None else np.asarray(self.T[part] @ A)
 
-    def K(self, gram: Array) -> Array:
-        """K of Gram matrices."""
-        return self.kernel * gram + self.bias
-
-    def metric(self, gram: Array) -> Array:
-        """<., .> of the kernels and biases that q stands for: sum_ss' metric_ss' <q_s, q_s'>."""
-        return self.kernel**2 * gram + self.bias**2
-
-    def slabs(self) -> Iterator[slice]:
-        """The control levels, slab by slab."""
-        levels = self.network.levels
-        for n in range(levels.layers):
-            slab = levels.of_slab(n)
-            yield slice(slab.start, slab.stop)
-
-
-def symmetric(A: Array) -> Array:
-    """A + A'."""
-    return A + A.swapaxes(-1, -2)
+    def after(self, part: slice, A: Array) -> Array:
+        """A T: with it products with A become those by z."""
+        return A if self.T is None else np.asarray(A @ self.T[part])
 
 
 @dataclass(eq=False)
-class GramState(StateTrajectory):
-    """The state along the depth.
+class Tangent:
+    """The derivative of the state on a stretch.
 
     Attributes:
-        stages: f at the control levels, shape (levels, n_local, S).
-        gram: <f_s, f_s'> there, shape (levels, S, S).
-    """
-
-    stages: Array
-    gram: Array
-
-
-def solve_gram_state(
-    form: GramForm, of_slab: PreActivation, inputs: Array, given: Array | None, *, tracked: bool
-) -> GramState:
-    """Solve d_t f = sigma(u + b).
-
-    Args:
-        form: K.
-        of_slab: u, e.g. `of_control`.
-        inputs: f_I, shape (n_local, S).
-        given: Values of a bias that is no control, shape (levels, n_local, 1), or None.
-        tracked: Whether to keep the states at the tracking points.
-
-    Raises:
-        SlabFailure: An implicit slab did not converge.
-    """
-    network, levels, shape = form.network, form.network.levels, inputs.shape
-    S = shape[1]
-    ends = np.empty((levels.layers + 1, *shape))
-    inside = np.empty((len(levels.tracking_t) if tracked else 0, *shape))
-    state = GramState(
-        ends=ends,
-        u=np.empty((levels.count, *shape)),
-        slope=np.empty((levels.count, *shape)),
-        gathered=None,
-        tracked=inside,
-        stages=ends[:-1] if levels.scheme.explicit else np.empty((levels.count, *shape)),
-        gram=np.empty((levels.count, S, S)),
-    )
-
-    def slopes_of_slab(n: int) -> Slopes:
-        slab = levels.of_slab(n)
-        part = slice(slab.start, slab.stop)
-        pre_activation = of_slab(part)
-
-        def slopes(stages: Array) -> Array:
-            F = stages.reshape(-1, *shape)
-            if not levels.scheme.explicit:
-                state.stages[part] = F
-            state.gram[part] = form.inner(F, F)
-            u = state.u[part]
-            u[...] = pre_activation(F, state.gram[part])
-            if given is not None:
-                u += given[part]
-            value, state.slope[part] = network.activation.evaluate(u, 1)
-            return value.reshape(stages.shape)
-
-        return slopes
-
-    march(network, _joined(inputs), slopes_of_slab, _joined(inside), _joined(ends))
-    return state
-
-
-def of_control(form: GramForm, q: Levelwise) -> PreActivation:
-    """u = K q."""
-
-    def of_slab(part: slice) -> Callable[[Array, Array], Array]:
-        values = q(part)
-        return lambda F, gram: np.asarray(values @ form.K(gram))
-
-    return of_slab
-
-
-@dataclass(eq=False)
-class GramTangent:
-    """Derivative of the state in a direction of q.
-
-    Attributes:
-        stages: df at the control levels, shape (levels, n_local, S).
-        terminal: df(T), shape (n_local, S).
-        u: du at the control levels.
+        ends: sqrt(h) df at the slab ends.
+        stages: The same at the levels.
+        u: sqrt(h) du there.
         cross: <df_s, f_s'> there, shape (levels, S, S).
-        tracked: df at the tracking points.
     """
 
+    ends: Array
     stages: Array
-    terminal: Array
     u: Array
     cross: Array
-    tracked: Array
 
 
-def solve_gram_tangent(
-    form: GramForm, q: Levelwise, state: GramState, direction: Levelwise
-) -> GramTangent:
-    """Solve d_t df = sigma'(u)(K dq + dK q), df(0) = 0.
+def solve_tangent(
+    stretch: Stretch,
+    direction: Direction,
+    start: Array,
+    tracked: Array,
+    cross: Array | None = None,
+) -> Tangent:
+    """Solve d_t df = sigma'(u)(K dq + dK q), dK = (<df, f> + <f, df>) / lambda_a.
 
     Args:
-        form: K.
-        q: The control's nodal values.
-        state: The state there.
-        direction: Nodal values of dq.
+        stretch: The stretch of the depth.
+        direction: dq.
+        start: sqrt(h) df where it starts.
+        tracked: Filled with sqrt(h) df at the tracking points, or empty.
+        cross: <df_s, f_s'> where it is known.
     """
-    network, levels, shape = form.network, form.network.levels, state.ends.shape[1:]
-    ends = np.empty_like(state.ends)
-    tangent = GramTangent(
-        stages=ends[:-1] if levels.scheme.explicit else np.empty_like(state.u),
-        terminal=ends[-1],
-        u=np.empty_like(state.u),
-        cross=np.empty_like(state.gram),
-        tracked=np.empty_like(state.tracked),
-    )
-
-    def slopes_of_slab(n: int) -> Slopes:
-        slab = levels.of_slab(n)
-        part = slice(slab.start, slab.stop)
-        values = q(part)
-        driven = direction(part) @ form.K(state.gram[part])
-
-        def slopes(stages: Array) -> Array:
-            dF = stages.reshape(-1, *shape)
-            if not levels.scheme.explicit:
-                tangent.stages[part] = dF
-            tangent.cross[part] = form.inner(dF, state.stages[part])
-            dK = form.kernel * symmetric(tangent.cross[part])
-            du = np.matmul(values, dK, out=tangent.u[part])
-            du += driven
-            return (state.slope[part] * du).reshape(stages.shape)
-
-        return slopes
-
-    start = np.zeros_like(_joined(ends)[0])
-    march(network, start, slopes_of_slab, _joined(tangent.tracked), _joined(ends))
-    return tangent
+    flow = _TangentFlow(stretch, direction, stretch.room("du"))
+    ends, stages = stretch.room_for_ends("tangent")
+    ends[0] = start
+    return Tangent(ends, stages, flow.du, march(stretch.form, flow, ends, stages, tracked, cross))
 
 
-def march_gram_back(
-    form: GramForm,
-    terminal: Array,
+class _TangentFlow:
+    keeps = False
+
+    def __init__(self, stretch: Stretch, direction: Direction, du: Array) -> None:
+        self.stretch, self.direction, self.du, self.state = stretch, direction, du, stretch.state
+
+    def meet(self, part: slice, *, solved: bool) -> Callable[[slice, Array], Array]:
+        f = self.state.stages
+        return lambda rows, dF: products(dF, f[part, rows])
+
+    def slopes(self, part: slice, M: Array) -> Blockwise:
+        stretch, form, direction = self.stretch, self.stretch.form, self.direction
+        K = direction.before(part, form.K(stretch.gram[part]) / form.root_omega[part])
+        dK = form.kernel * symmetric(M) / form.root_omega[part]
+        q, du, slope = stretch.coordinates, self.du, self.state.slope
+
+        def at(rows: slice) -> Array:
+            change = direction.z[part, rows] @ K
+            change += q[part, rows] @ dK
+            du[part, rows] = change
+            change *= slope[part, rows]
+            return np.asarray(change)
+
+        return at
+
+
+def gradient_back(stretch: Stretch, p: Array, residuals: Array, out: Array) -> None:
+    """The derivative of J by q's coordinates, K e, with p adjoint to the equation for q.
+
+    Args:
+        stretch: The stretch of the depth.
+        p: sqrt(h) w p where it ends; overwritten by that where it starts.
+        residuals: sqrt(h) w mu (f - g) at the tracking points, or empty.
+        out: Filled with the gradient, shape (levels, n_local, S).
+    """
+    march_back(stretch.form, _GradientFlow(stretch, out), p, residuals)
+
+
+class _GradientFlow:
+    keeps = True
+
+    def __init__(self, stretch: Stretch, out: Array) -> None:
+        self.stretch, self.out, self.state = stretch, out, stretch.state
+
+    def meet(self, part: slice, *, solved: bool) -> Callable[[slice, Array], Array]:
+        stretch, form = self.stretch, self.stretch.form
+        K = form.root_omega[part] * form.K(stretch.gram[part])
+
+        def at(rows: slice, P: Array) -> Array:
+            q, r = stretch.q(part, rows), self.state.slope[part, rows] * P
+            met = products(q, r)
+            if solved:
+                q += r
+                np.matmul(q, K, out=self.out[part, rows])
+            return met
+
+        return at
+
+    def slopes(self, part: slice, M: Array) -> Blockwise:
+        C = self.stretch.form.kernel * (self.stretch.qq[part] + symmetric(M))
+        return lambda rows: np.asarray(self.state.stages[part, rows] @ C)
+
+
+def hessian_back(
+    stretch: Stretch,
+    direction: Direction,
+    tangent: Tangent,
+    theta: Array,
     residuals: Array,
-    slopes: Callable[[slice, Array], Array],
-) -> Iterator[tuple[slice, Array]]:
-    """March an adjoint back, all samples' stages together.
+    out: Array,
+) -> None:
+    """The Hessian product by z, T' D' H D T z; equations in `problem`.
 
     Args:
-        form: K.
-        terminal: Value at T, shape (n_local, S).
-        residuals: What the tracking points feed, shape (points, n_local, S) or empty.
-        slopes: (a slab's levels, P there) -> slopes there, (levels, n_local, S) both; called last
-            at the P that solves the slab.
-
-    Yields:
-        Slab by slab, the last first: its levels and P there.
+        stretch: The stretch of the depth.
+        direction: z and T.
+        tangent: Of the state, along the direction.
+        theta: sqrt(h) theta where the stretch ends; overwritten by that where it starts.
+        residuals: sqrt(h) w mu df at the tracking points, or empty.
+        out: Filled with the product, shape (levels, n_local, S); may be `direction.z`.
     """
-    shape = terminal.shape  # S, or as many columns as are marched together
-
-    def joined(part: slice, P: Array) -> Array:
-        return _joined(slopes(part, P.reshape(-1, *shape)))
-
-    for _, part, P, _ in march_back(form.network, _joined(terminal), _joined(residuals), joined):
-        yield part, P.reshape(-1, *shape)
+    flow = _SecondAdjointFlow(stretch, direction, tangent, out)
+    march_back(stretch.form, flow, theta, residuals)
 
 
-def _joined(f: Array) -> Array:
-    """(..., n_local, S) as (..., n_local S, 1); a view."""
-    return f.reshape(*f.shape[:-2], f.shape[-2] * f.shape[-1], 1)
+class _SecondAdjointFlow:
+    keeps = True
+
+    def __init__(
+        self, stretch: Stretch, direction: Direction, tangent: Tangent, out: Array
+    ) -> None:
+        self.stretch, self.direction, self.tangent, self.out = stretch, direction, tangent, out
+        self.state, self.costate = stretch.state, stretch.costate
+
+    def meet(self, part: slice, *, solved: bool) -> Callable[[slice, Array], Array]:
+        stretch, form, direction = self.stretch, self.stretch.form, self.direction
+        slope, bend, costate = self.state.slope, self.state.bend, self.costate
+        root = form.root_omega[part]
+        on_left = direction.after(part, root * form.K(stretch.gram[part]))
+        on_e = direction.after(part, root * form.kernel * self.tangent.cross[part])
+
+        def at(rows: slice, theta: Array) -> Array:
+            q, dq = stretch.q(part, rows), direction.at(part, rows) * (1 / root)
+            rho = bend[part, rows] * costate[part, rows]
+            rho *= self.tangent.u[part, rows]
+            rho += slope[part, rows] * theta
+            met = symmetric(products(q, rho))
+            e = np.add(q, slope[part, rows] * costate[part, rows], out=q)
+            met += products(dq, e)
+            if solved:
+                dq += rho
+                left = dq @ on_left
+                left += e @ on_e
+                self.out[part, rows] = left
+            return np.asarray(met)
+
+        return at
+
+    def slopes(self, part: slice, M: Array) -> Blockwise:
+        stretch, kernel = self.stretch, self.stretch.form.kernel
+        qr = stretch.qr[part]
+        on_f, on_df = kernel * M, kernel * (stretch.qq[part] + symmetric(qr))
+        f, df = self.state.stages, self.tangent.stages
+
+        def at(rows: slice) -> Array:
+            slope = f[part, rows] @ on_f
+            slope += df[part, rows] @ on_df
+            return np.asarray(slope)
+
+        return at

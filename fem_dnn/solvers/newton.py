@@ -27,6 +27,7 @@ from fem_dnn.problem import Linearisation
 from fem_dnn.slab import SlabFailure
 from fem_dnn.solvers import tao
 from fem_dnn.solvers.descent import Descent
+from fem_dnn.solvers.frugal_newton import descend_frugally
 from fem_dnn.solvers.method import Method, Way
 from fem_dnn.solvers.petsc import PREFIX, original_errors, read_options
 
@@ -86,7 +87,9 @@ def _descend_within_bounds(descent: Descent) -> tuple[Linearisation, str]:
 
 
 def _descend(descent: Descent) -> tuple[Linearisation, str]:
-    """Run SNES."""
+    """Run SNES, or what needs fewer vectors where none of SNES's options are asked for."""
+    if descent.petsc.problem.frugal and not descent.options.user:
+        return _descend_frugally(descent)
     petsc, history, target = descent.petsc, descent.history, descent.target
     snes = PETSc.SNES().create(petsc.comm)
     x, f = petsc.start(descent.start), petsc.vector()
@@ -154,6 +157,18 @@ def _first_radius(descent: Descent) -> float:
         return NEWTON_STEPS * riesz.newton_length(descent.start.gradient) or 1.0
     # In z every descent starts at 0: there the control's own length tells how far to go.
     return DELTA_0 * (descent.start.length or 1.0)
+
+
+def _descend_frugally(descent: Descent) -> tuple[Linearisation, str]:
+    """Run the same method with fewer vectors."""
+    try:
+        at, code = descend_frugally(descent)
+    except SlabFailure as failure:
+        return descent.outcome(descent.history.at or descent.start, str(failure))
+    text = REASONS.get(code, "")
+    if code == SNES_REASON.DIVERGED_TR_DELTA and descent.petsc.failure is not None:
+        text = str(descent.petsc.failure)
+    return descent.outcome(at, text)
 
 
 solve_newton = Method(

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from fem_dnn.adjoint import AdjointTrajectory, solve_adjoint, transpose
 from fem_dnn.integration import integrate, integrate_back
 from fem_dnn.problem import LearningProblem, Linearisation
+from fem_dnn.sample_sums import levelwise
 from fem_dnn.state import (
     LayerWeights,
     StateTrajectory,
@@ -207,14 +208,11 @@ class OptimalityPoint(Linearisation):
         everywhere = slice(None)
         driven = transpose(self.weights, everywhere, dq)
         driven += transpose(change, everywhere, self.adjoint.q)
-        ends, stages = integrate_back(
-            network.levels, loss.terminal, driven, self._tracked(df.tracked)
-        )
-        second = AdjointTrajectory(ends, direction.multipliers, dq)
+        _, stages = integrate_back(network.levels, loss.terminal, driven, self._tracked(df.tracked))
         return Unknowns(
             stages - direction.multipliers,
             self.state.slope * du - direction.slopes,
-            self._gradient_tangent(direction.control, tangent, second, loss),
+            self._gradient_tangent(direction.control, tangent, dq, loss),
         )
 
     def solve_linearised_state(self, right: Array, control: Array | None = None) -> Array:
@@ -234,13 +232,15 @@ class OptimalityPoint(Linearisation):
     def solve_linearised_adjoint(self, right: Array) -> AdjointTrajectory:
         """dP with L_zP dP = right, by one adjoint sweep (collective)."""
         network, nothing = self.problem.network, self._nothing
-        return solve_adjoint(network, self.weights, self.state, nothing, nothing[None][:0], -right)
+        return solve_adjoint(
+            network, self.weights, self.state.slope, nothing, nothing[None][:0], -right
+        )
 
     def stationarity_part(self, q: Array) -> Array:
         """L_cP dP with q = sigma'(u) dP: the stationarity equation's change with the adjoint."""
         K, n = self.problem.controls.outputs, len(self._nothing)
-        kernel = self.kernel_part([(q, self.state.gathered)])
-        return self._assemble(kernel, self.bias_part(q), np.zeros((K, n)), np.zeros(K))
+        pairs = [(levelwise(q), self.state.gathered_at)]
+        return self.sums(pairs, np.zeros((K, n)), np.zeros(K))
 
     def _image(self, weights: LayerWeights, stages: Array) -> tuple[Array, Array]:
         """K f at all levels, and sqrt(h) f on all nodes, from f there; zeros without a kernel."""

@@ -57,8 +57,7 @@ class HessianShell:
         if self.riesz is None:
             y.array_w[:] = self.at.hessian_action(x.array_r)
         else:
-            product = self.at.hessian_action(self.riesz.apply(x.array_r))
-            y.array_w[:] = self.riesz.apply_transpose(product)
+            self.at.hessian_in(self.riesz, x.array_r, y.array_w)
 
     multTranspose = mult  # noqa: N815 (the name PETSc calls)
 

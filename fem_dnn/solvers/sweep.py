@@ -30,8 +30,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fem_dnn.controls import ControlParts
 from fem_dnn.problem import LearningProblem, Linearisation
+from fem_dnn.sample_sums import levelwise
 from fem_dnn.slab import SlabFailure
 from fem_dnn.solvers.descent import Descent
 from fem_dnn.solvers.method import Method, Way
@@ -164,8 +164,7 @@ def _hamiltonian_slope(at: Linearisation, q: Array) -> Array:
     problem = at.problem
     K = problem.controls.outputs
     functions, offsets = np.zeros((K, problem.network.space.n_local)), np.zeros(K)
-    kernel = at.kernel_part([(q, at.state.gathered)])
-    return problem.controls.join(ControlParts(kernel, at.bias_part(q), functions, offsets))
+    return at.sums([(levelwise(q), at.state.gathered_at)], functions, offsets)
 
 
 def _q(at: Linearisation, control: Array) -> Array:

@@ -141,15 +141,8 @@ class Tails:
         self.problem.work.adjoints += 1 / self.layers
         levels = slice(n * self.per_slab, (n + 1) * self.per_slab)
         points = slice(n * self._points, (n + 1) * self._points)
-        here = StateTrajectory(
-            state.ends[n : n + 2],
-            state.u[levels],
-            state.slope[levels],
-            None if state.gathered is None else state.gathered[levels],
-            state.tracked[points],
-        )
         tracking = self.problem.tracking
         residuals = misfit[points] * (1.0 if tracking is None else tracking.weight)
         network = network_of(self.problem.network, n, n + 1)
         weights = weights_of(self.problem.network.levels, self.weights, n, n + 1)
-        return solve_adjoint(network, weights, here, terminal, residuals)
+        return solve_adjoint(network, weights, state.slope[levels], terminal, residuals)

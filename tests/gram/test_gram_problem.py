@@ -10,7 +10,7 @@ from fem_dnn.depth import SCHEMES
 from fem_dnn.gram import GramLinearisation, GramProblem
 from fem_dnn.gram.operator import GramOperator
 from fem_dnn.gram.problem import why_not
-from fem_dnn.gram.sweeps import solve_gram_tangent
+from fem_dnn.gram.sweeps import Direction, solve_tangent
 
 pytestmark = pytest.mark.mpi
 
@@ -67,10 +67,14 @@ def change_of_controls(at: GramLinearisation, step: np.ndarray) -> np.ndarray:
     problem, form = at.problem, at.problem.form
     space, omega = problem.network.space, problem.network.levels.weights
     dq = problem.controls.q(step) / problem.controls.bias_scale[:, :, None]
-    tangent = solve_gram_tangent(form, at.q, at.state, lambda part: dq[part])
+    (stretch,), start = at._stretches, np.zeros_like(problem.inputs)
+    tangent = solve_tangent(stretch, Direction(problem.controls.q(step), None), start, start[:0])
     changes = [
         GramOperator(space, omega, form.kernel * left, right).coefficients
-        for left, right in ((dq, at.state.stages), (at.q(slice(None)), tangent.stages))
+        for left, right in (
+            (dq, at.state.stages),
+            (at.q(slice(None)), tangent.stages / form.root),
+        )
     ]
     layer, controls = problem.controls.split(step), problem.dense.controls
     bias = form.bias * dq.sum(axis=2) * controls.bias_scale
