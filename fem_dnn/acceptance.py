@@ -9,6 +9,7 @@ from fem_dnn.case import (
     Case,
     require_given_controls,
     require_learning_problem,
+    require_one_group,
     require_unbounded,
 )
 from fem_dnn.errors import BadInput
@@ -44,3 +45,4 @@ def accepting_commands(model: Model) -> tuple[list[str], list[str]]:
 def _require_searchable(case: Case) -> None:
     require_learning_problem(case)
     require_unbounded(case)
+    require_one_group(case, "critical")

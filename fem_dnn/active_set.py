@@ -74,7 +74,7 @@ class ActiveSet:
         return self._count(self.free & ~self.inactive)
 
     def _count(self, mask: Mask) -> int:
-        return int(self.at.problem.controls.space.sum(np.array(np.count_nonzero(mask))))
+        return int(self.at.problem.controls.sum(np.array(np.count_nonzero(mask))))
 
     def fractions(self) -> dict[str, float]:
         """The part of depth and width where each bounded control is at a bound (collective)."""
@@ -84,7 +84,7 @@ class ActiveSet:
             block = controls.blocks[name]
             measure = controls.scale[block] ** 2
             parts = np.array([np.sum(measure[~self.inactive[block]]), np.sum(measure)])
-            attained, whole = controls.space.sum(parts)
+            attained, whole = controls.sum(parts)
             shares[name] = float(attained / whole) if whole else 0.0
         return shares
 
@@ -99,4 +99,4 @@ class ActiveSet:
         largest = 0.0
         for name in controls.bounded:
             largest = max(largest, float(np.max(values[controls.blocks[name]], initial=0.0)))
-        return float(controls.space.comm.allreduce(largest, op=MPI.MAX))
+        return float(controls.comm.allreduce(largest, op=MPI.MAX))

@@ -33,6 +33,7 @@ from fem_dnn.mesh_files import read_width_mesh
 from fem_dnn.nonlocal_operator import NonlocalOperator, kernel_coefficients
 from fem_dnn.problem import LearningProblem, Linearisation, Tracking
 from fem_dnn.regularization import Regularization
+from fem_dnn.sample_groups import SampleGroups
 from fem_dnn.state import LayerWeights, Network, solve_state
 from fem_dnn.width import WidthSpace
 
@@ -290,12 +291,13 @@ def model_of(
         discretisation.levels,
         activation or ACTIVATIONS[case.network.activation],
     )
-    given = _given(network, ingredients)
-    problem = _problem(case, network, given, ingredients)
+    given = given_weights(network, ingredients)
+    problem = learning_problem(case, network, given, ingredients)
     return Model(case, discretisation, ingredients, network, given, problem)
 
 
-def _given(network: Network, ingredients: Ingredients) -> LayerWeights:
+def given_weights(network: Network, ingredients: Ingredients) -> LayerWeights:
+    """Kernel and bias that are given, not trained (collective)."""
     space, levels = network.space, network.levels
     operator = bias = None
     if ingredients.kernel is not None:
@@ -308,9 +310,17 @@ def _given(network: Network, ingredients: Ingredients) -> LayerWeights:
     return LayerWeights(operator, bias)
 
 
-def _problem(
-    case: Case, network: Network, given: LayerWeights, ingredients: Ingredients
+def learning_problem(
+    case: Case,
+    network: Network,
+    given: LayerWeights,
+    ingredients: Ingredients,
+    groups: SampleGroups | None = None,
 ) -> LearningProblem | None:
+    """A case's learning problem on a network, with its ingredients' samples (collective).
+
+    None where there are no targets.
+    """
     targets = ingredients.train.targets
     if targets is None:
         return None
@@ -326,6 +336,7 @@ def _problem(
         else 0,
         mask=ingredients.mask,
         bounds={name: pair for name, pair in case.bounds if pair is not None},
+        groups=groups,
     )
     layer = None
     loss: TerminalLoss

@@ -26,6 +26,7 @@ from fem_dnn.checkpoint import Checkpoints
 from fem_dnn.error_estimate import ErrorEstimate, estimate_error
 from fem_dnn.gram.choice import choose_representation, made_dense, representation
 from fem_dnn.nested import solve_nested
+from fem_dnn.process_grid import group_count, solve_on_grid
 from fem_dnn.progress import Progress
 from fem_dnn.request import CaseLike, Request, read_any
 from fem_dnn.result_folder import (
@@ -146,6 +147,7 @@ def solve(
     case = read_any(case, request)
     require_learning_problem(case)
     model = choose_representation(assemble(case, request.comm, activation=activation, width=width))
+    group_count(model, case.solver.method)  # refuses what cannot be before anything is written
     request.prepare_out()
     tolerances = Tolerances(case.solver.rtol, case.solver.atol, case.solver.max_iterations)
     checkpoints = Checkpoints.asked_for(request, model)
@@ -174,7 +176,8 @@ def solve_model(
     """
     assert model.problem is not None
     case = model.case
-    _announce(model, request)
+    groups = group_count(model, case.solver.method)
+    _announce(model, request, groups)
     progress = Progress(request.console)
 
     def solve_on(
@@ -186,14 +189,13 @@ def solve_model(
         keep: Keep | None = None,
         resume: Waypoint | None = None,
     ) -> Solution:
-        assert model.problem is not None
-        return METHODS[case.solver.method](
-            model.problem,
+        return solve_on_grid(
+            METHODS[case.solver.method],
+            model,
             guess,
             tolerances,
             escape=case.solver.escape,
             report=report,
-            accuracy=model.train_accuracy if model.classifies else None,
             options=request.options,
             keep=keep,
             resume=resume,
@@ -236,6 +238,7 @@ def solve_model(
         progress.close()
     result = solution_result(model, solution, request.options)
     result["representation"] = representation(model)
+    result["sample_groups"] = groups
     if resume is not None:
         result["resumed_at"] = resume.iteration
     if estimate is not None:
@@ -276,7 +279,7 @@ def nodes(case: CaseLike, request: Request | None = None) -> Result:
     return {name: values.tolist() for name, values in arrays.items()}
 
 
-def _announce(model: Model, request: Request) -> None:
+def _announce(model: Model, request: Request, groups: int) -> None:
     problem = model.problem
     assert problem is not None
     space, levels = model.network.space, model.network.levels
@@ -287,4 +290,5 @@ def _announce(model: Model, request: Request) -> None:
         f"layers ({levels.scheme.name}), {problem.controls.n_global} unknown controls"
         f"{' in Gram form' if representation(model) == 'gram' else ''}, "
         f"{request.comm.size} {'rank' if request.comm.size == 1 else 'ranks'}"
+        f"{f' in {groups} groups, which share the samples' if groups > 1 else ''}"
     )

@@ -9,6 +9,7 @@ from fem_dnn.assembly import assemble
 from fem_dnn.case import require_learning_problem
 from fem_dnn.collective import on_root
 from fem_dnn.errors import BadInput, shown
+from fem_dnn.process_grid import group_count, solve_on_grid
 from fem_dnn.progress import Progress
 from fem_dnn.request import CaseLike, Request, read_any
 from fem_dnn.result_folder import write_failure, write_files
@@ -48,6 +49,8 @@ def compare(
     assert problem is not None, "required above"
     if problem.controls.box is not None:
         require_bounded(methods)
+    for method in methods:
+        group_count(model, method)  # refuses what cannot be before anything is written
     request.prepare_out()
     tolerances = Tolerances(case.solver.rtol, case.solver.atol, case.solver.max_iterations)
     outcomes: list[Result] = []
@@ -56,13 +59,13 @@ def compare(
         progress = Progress(request.console)
         try:
             with suitable_threads(problem):
-                solution = ALL_METHODS[method](
-                    problem,
+                solution = solve_on_grid(
+                    ALL_METHODS[method],
+                    model,
                     model.initial,
                     tolerances,
                     escape=case.solver.escape,
                     report=progress,
-                    accuracy=model.train_accuracy if model.classifies else None,
                 )
         except SlabFailure as failure:
             # Where the start has no state no method can start.

@@ -5,7 +5,7 @@ A control is one distributed vector of L2-orthonormal coordinates, so Euclidean 
     kernel   sqrt(omega h_x h_y) a(x, y)    per level, or its unmasked entries
     bias     sqrt(omega h_x) b(x)           per level
     outputs  sqrt(h_x) W_k(x)
-    offsets  m_k                            on rank 0
+    offsets  m_k                            on rank 0 of a width
 
 with omega the depth quadrature weight of the level and h the node weights. `ControlSpace.split`
 views such a vector as its parts; `values` and `coordinates` convert from and to nodal values.
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from fem_dnn.box import Box
 from fem_dnn.depth import DepthLevels
 from fem_dnn.nonlocal_operator import kernel_coefficients, kernel_values
+from fem_dnn.sample_groups import SampleGroups
 from fem_dnn.width import WidthSpace
 
 Array = NDArray[np.float64]
@@ -78,6 +79,8 @@ class ControlSpace:
         outputs: Number K of learned outputs; 0 where the output layer is given.
         mask: Which neurons may connect, 0/1 in file order, shape (n_nodes, n_nodes); None: all.
         bounds: Lowest and highest nodal value of kernel and bias, by name, possibly infinite.
+        groups: The groups over which the samples, and with them the pieces of a width rank's part
+            of a vector, are distributed; None: there is one.
     """
 
     def __init__(
@@ -90,8 +93,10 @@ class ControlSpace:
         outputs: int = 0,
         mask: Array | None = None,
         bounds: Mapping[str, tuple[float, float]] | None = None,
+        groups: SampleGroups | None = None,
     ) -> None:
         self.space = space
+        self.groups = groups or SampleGroups.alone(space.comm)
         self.levels = levels
         self.outputs = outputs
         self._mask_in_file_order = mask
@@ -106,14 +111,19 @@ class ControlSpace:
             "offsets": outputs if space.comm.rank == 0 else 0,
         }
         ends = np.cumsum([0, *sizes.values()])
-        self.blocks = {
+        self._rows = {
             name: slice(int(a), int(b))
             for name, a, b in zip(sizes, ends[:-1], ends[1:], strict=True)
         }
+        """The blocks of the numbers of this rank's width rows, of which a piece is its own."""
+        piece = self.groups.share(int(ends[-1]))
+        self.blocks = {name: _within(block, piece) for name, block in self._rows.items()}
         """This rank's part of each block of the vector."""
         self.has_kernel, self.has_bias = kernel, bias
-        self.n_local = int(ends[-1])
-        self.n_global = int(space.sum(np.array(self.n_local)))
+        self.n_rows = int(ends[-1])
+        """Numbers of this rank's width rows, on all ranks that share them."""
+        self.n_local = piece.stop - piece.start
+        self.n_global = int(self.sum(np.array(self.n_local)))
         present = {"kernel": kernel, "bias": bias}
         self.bounded = {
             name: pair
@@ -132,7 +142,21 @@ class ControlSpace:
             outputs=self.outputs,
             mask=self._mask_in_file_order,
             bounds=self.bounded,
+            groups=self.groups,
         )
+
+    @property
+    def comm(self) -> MPI.Comm:
+        """The communicator over which vectors are distributed."""
+        return self.groups.comm
+
+    def sum(self, local: Array) -> Array:
+        """Sum over ranks of small arrays, such as sums over a local vector (collective)."""
+        if self.comm.size == 1:
+            return np.asarray(local)
+        total = np.array(local)
+        self.comm.Allreduce(MPI.IN_PLACE, total)
+        return total
 
     @cached_property
     def bias_scale(self) -> Array:
@@ -161,60 +185,70 @@ class ControlSpace:
     @cached_property
     def scale(self) -> Array:
         """What nodal values are multiplied by to give coordinates, a local vector."""
-        scale = self.constant(1.0, 1.0)
-        root = self.space.sqrt_weights[self.space.owned]
-        scale[self.blocks["outputs"]] = np.tile(root, self.outputs)
-        scale[self.blocks["offsets"]] = 1.0
-        return scale
+        outer = ControlValues(
+            outputs=np.ones((self.outputs, self.space.n_nodes)), offsets=np.ones(self.outputs)
+        )
+        return self.constant(1.0, 1.0) + self.coordinates(outer)
 
     def split(self, vector: Array) -> ControlParts:
-        """The parts of a local vector: views, but for a masked kernel and the offsets."""
+        """The parts of a local vector, of all of this rank's width rows (collective).
+
+        Views where there is one group, but for a masked kernel and the offsets.
+        """
+        vector = self.groups.gather(vector, self.n_rows)
         space, count = self.space, self.levels.count
         kernel = bias = outputs = offsets = None
         if self.has_kernel:
-            kernel = vector[self.blocks["kernel"]]
+            kernel = vector[self._rows["kernel"]]
             if self.mask is None:
                 kernel = kernel.reshape(count, space.n_nodes, space.n_local)
             else:
                 packed, kernel = kernel, np.zeros((count, space.n_nodes, space.n_local))
                 kernel[:, self.mask] = packed.reshape(count, -1)
         if self.has_bias:
-            bias = vector[self.blocks["bias"]].reshape(count, space.n_local)
+            bias = vector[self._rows["bias"]].reshape(count, space.n_local)
         if self.outputs:
-            outputs = vector[self.blocks["outputs"]].reshape(self.outputs, space.n_local)
-            offsets = np.array(vector[self.blocks["offsets"]])
+            outputs = vector[self._rows["outputs"]].reshape(self.outputs, space.n_local)
+            offsets = np.array(vector[self._rows["offsets"]])
             if space.comm.size > 1:
                 offsets = space.comm.bcast(offsets, root=0)
         return ControlParts(kernel, bias, outputs, offsets)
 
     def room(self) -> ControlParts:
-        """Parts to be filled, for `join`, which then has little to copy."""
-        vector, mask = np.empty(self.n_local), self.mask
+        """Parts to be filled, for `join` or `join_sums`, which then have little to copy."""
+        vector, mask = np.empty(self.n_rows), self.mask
         everywhere = (self.levels.count, self.space.n_nodes, self.space.n_local)
         kernel = bias = outputs = None
         if self.has_kernel:
-            block = vector[self.blocks["kernel"]]
+            block = vector[self._rows["kernel"]]
             kernel = block.reshape(everywhere) if mask is None else np.empty(everywhere)
         if self.has_bias:
-            bias = vector[self.blocks["bias"]].reshape(self.levels.count, -1)
+            bias = vector[self._rows["bias"]].reshape(self.levels.count, -1)
         if self.outputs:
-            outputs = vector[self.blocks["outputs"]].reshape(self.outputs, -1)
+            outputs = vector[self._rows["outputs"]].reshape(self.outputs, -1)
         return ControlParts(kernel, bias, outputs, None, vector)
 
     def join(self, parts: ControlParts) -> Array:
         """The local vector of the given parts; masked entries of the kernel are left out."""
+        return self.groups.piece(self._packed(parts))
+
+    def join_sums(self, parts: ControlParts) -> Array:
+        """The local vector of parts that are sums over samples, from every group's (collective)."""
+        return self.groups.scatter_sum(self._packed(parts))
+
+    def _packed(self, parts: ControlParts) -> Array:
         there = parts.vector is not None
-        vector = np.empty(self.n_local) if parts.vector is None else parts.vector
+        vector = np.empty(self.n_rows) if parts.vector is None else parts.vector
         if parts.kernel is not None and self.has_kernel and not (there and self.mask is None):
             kernel = parts.kernel if self.mask is None else parts.kernel[:, self.mask]
-            vector[self.blocks["kernel"]] = kernel.reshape(-1)
+            vector[self._rows["kernel"]] = kernel.reshape(-1)
         if parts.bias is not None and self.has_bias and not there:
-            vector[self.blocks["bias"]] = parts.bias.reshape(-1)
+            vector[self._rows["bias"]] = parts.bias.reshape(-1)
         if parts.outputs is not None and parts.offsets is not None and self.outputs:
             if not there:
-                vector[self.blocks["outputs"]] = parts.outputs.reshape(-1)
+                vector[self._rows["outputs"]] = parts.outputs.reshape(-1)
             if self.space.comm.rank == 0:
-                vector[self.blocks["offsets"]] = parts.offsets
+                vector[self._rows["offsets"]] = parts.offsets
         return vector
 
     def coordinates(self, values: ControlValues) -> Array:
@@ -256,13 +290,9 @@ class ControlSpace:
             outputs = space.to_file_order(parts.outputs / root)
         return ControlValues(kernel, bias, outputs, parts.offsets)
 
-    def sum(self, local: Array) -> Array:
-        """Sum over ranks of small arrays, such as sums over a local vector (collective)."""
-        return self.space.sum(local)
-
     def dot(self, a: Array, b: Array) -> float:
         """L2 inner product of two controls (collective)."""
-        return float(self.space.sum(np.dot(a, b)))
+        return float(self.sum(np.dot(a, b)))
 
     def norm(self, a: Array) -> float:
         """L2 norm of a control (collective)."""
@@ -306,8 +336,14 @@ class ControlSpace:
 
     def any_rank(self, condition: bool) -> bool:
         """Whether the condition holds on some rank (collective)."""
-        comm = self.space.comm
+        comm = self.comm
         return bool(comm.allreduce(condition, op=MPI.LOR)) if comm.size > 1 else condition
+
+
+def _within(block: slice, piece: slice) -> slice:
+    """The part of a block that lies in a piece, numbered from the piece's start."""
+    start, stop = (min(max(end, piece.start), piece.stop) for end in (block.start, block.stop))
+    return slice(start - piece.start, stop - piece.start)
 
 
 def local_mask(space: WidthSpace, mask: Array) -> NDArray[np.bool_]:

@@ -67,6 +67,8 @@ def why_not(problem: LearningProblem) -> str | None:
         return "derivatives of the controls are penalised: R'' couples levels or nodes"
     if controls.box is not None:
         return "the controls have bounds"
+    if problem.groups.count > 1:
+        return "the samples are dealt out over groups of ranks, and all of them meet in Phi"
     if not controls.has_kernel and not controls.has_bias:
         return "neither kernel nor bias is a control"
     if not any(weight > 0 for weight in regularization.weights):

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fem_dnn.assembly import Model
-from fem_dnn.case import Case, require_learning_problem
+from fem_dnn.case import Case, require_learning_problem, require_one_group
 from fem_dnn.collective import on_root
 from fem_dnn.continuation.bordered import DEFAULTS, BorderedSolver
 from fem_dnn.continuation.branch import Branch, Point
@@ -101,6 +101,7 @@ def require_path(case: Case) -> None:
     require_influence(case)
     if case.bounds != type(case.bounds)():
         raise case.error("bounds", "hold controls that path cannot hold", "none, for path")
+    require_one_group(case, "path")
 
 
 class _Search:

@@ -21,7 +21,9 @@ from fem_dnn.controls import ControlParts, ControlSpace
 from fem_dnn.losses import LossPoint, LossTangent, OutputLayer, TerminalLoss
 from fem_dnn.nonlocal_operator import NonlocalOperator
 from fem_dnn.regularization import Regularization
+from fem_dnn.sample_groups import SampleGroups
 from fem_dnn.sample_sums import Levelwise, levelwise, sample_sums
+from fem_dnn.slab import SlabFailure
 from fem_dnn.state import (
     LayerWeights,
     Network,
@@ -132,6 +134,11 @@ class LearningProblem:
     given_outputs: OutputLayer | None = None
     work: Work = field(default_factory=Work)
 
+    @property
+    def groups(self) -> SampleGroups:
+        """Over which the samples are distributed; inputs, weights and losses are this group's."""
+        return self.controls.groups
+
     def direction(self, parts: ControlParts) -> LayerWeights:
         """Kernel and bias of a control vector's parts, without what is given."""
         space, omega = self.network.space, self.network.levels.weights
@@ -161,10 +168,13 @@ class LearningProblem:
         """Solve the state equation for all samples."""
         self.work.states += 1
         tracked = self.tracking is not None
-        return solve_state(self.network, weights, self.inputs, tracked=tracked)
+        with self.groups.failing_together(SlabFailure):
+            return solve_state(self.network, weights, self.inputs, tracked=tracked)
 
     def tracking_costs(self, misfit: Array) -> Array:
         """(mu / 2) sum_s w_s int |f_s - g_s|^2 dt on every slab, shape (layers,) (collective).
+
+        The sum is that over this group's samples.
 
         Args:
             misfit: f - g at the tracking points, shape (points, n_local, samples).
@@ -258,7 +268,7 @@ class Linearisation:
         value = float(problem.sample_weights @ self.loss_point.values)
         if problem.tracking is not None:
             value += float(problem.tracking_costs(self.misfit).sum())
-        return value
+        return float(problem.groups.sum(value))
 
     @cached_property
     def regularization(self) -> float:
@@ -278,13 +288,14 @@ class Linearisation:
     def adjoint(self) -> AdjointTrajectory:
         """The adjoint at this control."""
         self.problem.work.adjoints += 1
-        return solve_adjoint(
-            self.problem.network,
-            self.weights,
-            self.state.slope,
-            self.loss_point.terminal,
-            self._tracked(self.misfit),
-        )
+        with self.problem.groups.failing_together(SlabFailure):
+            return solve_adjoint(
+                self.problem.network,
+                self.weights,
+                self.state.slope,
+                self.loss_point.terminal,
+                self._tracked(self.misfit),
+            )
 
     @cached_property
     def gradient(self) -> Array:
@@ -370,19 +381,20 @@ class Linearisation:
         problem.work.hessians += 1
         parts = problem.controls.split(direction)
         change = problem.direction(parts)
-        tangent = solve_tangent(network, self.weights, self.state, change, inputs=inputs)
-        loss = self.loss_point.tangent(tangent.ends[-1], problem.output_direction(parts))
-        dq = solve_second_adjoint(
-            network,
-            self.weights,
-            self.state,
-            adjoint,
-            curvature,
-            tangent,
-            change,
-            loss.terminal,
-            self._tracked(tangent.tracked),
-        )
+        with problem.groups.failing_together(SlabFailure):
+            tangent = solve_tangent(network, self.weights, self.state, change, inputs=inputs)
+            loss = self.loss_point.tangent(tangent.ends[-1], problem.output_direction(parts))
+            dq = solve_second_adjoint(
+                network,
+                self.weights,
+                self.state,
+                adjoint,
+                curvature,
+                tangent,
+                change,
+                loss.terminal,
+                self._tracked(tangent.tracked),
+            )
         return self._gradient_tangent(direction, tangent, dq, loss)
 
     def _gradient_tangent(

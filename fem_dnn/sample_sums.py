@@ -72,4 +72,4 @@ def sample_sums(
     share(work, controls.levels.count)
     if parts.outputs is not None and functions is not None:
         np.multiply(functions, root, out=parts.outputs)
-    return controls.join(replace(parts, offsets=offsets))
+    return controls.join_sums(replace(parts, offsets=offsets))

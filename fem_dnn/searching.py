@@ -12,7 +12,7 @@ import numpy as np
 from mpi4py import MPI
 
 from fem_dnn.assembly import OVERFLOW, Model, assemble
-from fem_dnn.case import Case, require_learning_problem, require_unbounded
+from fem_dnn.case import Case, require_learning_problem, require_one_group, require_unbounded
 from fem_dnn.case.commands import Random
 from fem_dnn.collective import on_root
 from fem_dnn.critical_points import CriticalPoint, Findings, Settings, Start, find_critical_points
@@ -57,6 +57,7 @@ def critical(case: CaseLike, request: Request | None = None) -> Result:
     case = read_any(case, request)
     require_learning_problem(case)
     require_unbounded(case)
+    require_one_group(case, "critical")
     model = assemble(case, request.comm)
     request.prepare_out()
     problem = model.problem

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from fem_dnn._dolfinx import geometry_cells
 from fem_dnn.errors import BadInput
+from fem_dnn.exchange import gathered, summed
 from fem_dnn.mesh import MeshArrays, by_coordinate
 from fem_dnn.width_element import width_element
 
@@ -163,11 +164,9 @@ class WidthSpace:
         """
         if self.comm.size == 1:
             return local
-        local = np.ascontiguousarray(local)
         row = int(np.prod(local.shape[1:], dtype=np.int64))
         everything = np.empty((self.n_nodes, *local.shape[1:])) if out is None else out
-        self.comm.Allgatherv(local, [everything, self.counts * row])
-        return everything
+        return gathered(self.comm, local, self.counts * row, everything)
 
     def scatter_sum(self, everywhere: Array) -> Array:
         """Sum over ranks, each keeping its rows: the transpose of `gather`."""
@@ -175,10 +174,7 @@ class WidthSpace:
             return everywhere
         row = int(np.prod(everywhere.shape[1:], dtype=np.int64))
         local = np.empty((self.n_local, *everywhere.shape[1:]))
-        self.comm.Reduce_scatter(
-            np.ascontiguousarray(everywhere), local, [int(count) * row for count in self.counts]
-        )
-        return local
+        return summed(self.comm, everywhere, self.counts * row, local)
 
     def from_file_order(self, values: Array, axis: int = -1) -> Array:
         """This rank's part of an array that has all nodes in file order along `axis`."""

@@ -8,6 +8,7 @@ from fem_dnn.case.reading import read_case, read_case_collectively
 from fem_dnn.case.relations import (
     require_given_controls,
     require_learning_problem,
+    require_one_group,
     require_unbounded,
     require_value_problem,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "read_case_collectively",
     "require_given_controls",
     "require_learning_problem",
+    "require_one_group",
     "require_unbounded",
     "require_value_problem",
     "template",

@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag, mode
 from fem_dnn.case.values import (
     Count,
     CountOrZero,
+    Groups,
     NonNegative,
     Pair,
     Positive,
@@ -112,6 +113,12 @@ class Solver(Section):
     zero, without mask, bounds or penalised derivatives), which costs O(nodes samples^2) instead of
     O(nodes^2 samples). auto: gram where it is possible and there are 256 nodes, and 4 per sample,
     or more."""
+    sample_groups: Groups = "auto"
+    """Under MPI: `solve`, `check` and `compare` deal the samples out over so many groups of ranks,
+    each with all width nodes distributed over its own ranks; a divisor of the number of ranks, at
+    most one per sample. Not for the Gram form nor for all-at-once, sweep and layerwise, which have
+    one group. auto: the number that moves the fewest numbers between ranks (docs/parallel.md); 1
+    for newton without bounds and penalised derivatives, whose steps are measured by all samples."""
     nested: CountOrZero = 0
     """Coarser meshes to solve on first: cells and layers are halved so many times (those of a mesh
     file are kept, its layers halved), the coarsest is solved from the initial guess, and every

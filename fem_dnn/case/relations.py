@@ -76,6 +76,20 @@ def require_unbounded(case: Case) -> None:
             )
 
 
+def require_one_group(case: Case, command: str) -> None:
+    """What commands need that do not deal samples out over groups of ranks.
+
+    Raises:
+        BadInput: The case asks for several groups.
+    """
+    if case.solver.sample_groups not in ("auto", 1):
+        raise case.error(
+            "solver.sample_groups",
+            f"is {case.solver.sample_groups}, but {command} knows no groups",
+            '1 or "auto" for it',
+        )
+
+
 def require_value_problem(case: Case) -> None:
     """What `value` needs: a problem of optimal control in which the state f alone is remembered.
 

@@ -163,6 +163,13 @@ def _strict_json(bounds: tuple[float, float]) -> list[float | str]:
     return [v if math.isfinite(v) else str(v) for v in bounds]
 
 
+def _groups(value: Any) -> int | str:
+    if value == "auto" or (is_number(value) and isinstance(value, int) and value >= 1):
+        chosen: int | str = value
+        return chosen
+    raise bad(f"{shown(value)} is not a number of groups", '"auto", or 1, 2, 3, ...')
+
+
 # pydantic's own serialisers would look for the annotated types; these values are JSON's already.
 _AS_IT_IS = PlainSerializer(lambda value: value, return_type=Any)
 
@@ -182,6 +189,8 @@ Targets = Annotated[
 """An array reference, expressions, numbers, or rows of numbers, one per sample."""
 SampleWeights = Annotated[str | tuple[float, ...], PlainValidator(_weights), _AS_IT_IS]
 """An array reference, or positive numbers, one per sample."""
+Groups = Annotated[int | str, PlainValidator(_groups), _AS_IT_IS]
+""""auto" or a number of groups, at least 1."""
 BoxBounds = Annotated[
     tuple[float, float],
     PlainValidator(_bounds),

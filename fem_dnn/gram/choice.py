@@ -70,6 +70,8 @@ def _why_dense(model: Model) -> str | None:
     assert model.problem is not None
     if case.solver.method != "newton":
         return f"solver.method is {case.solver.method}: only newton works in that form"
+    if case.solver.sample_groups not in ("auto", 1):
+        return f"solver.sample_groups is {case.solver.sample_groups}: it knows no groups"
     if case.solver.nested:
         return "solver.nested transfers kernels between meshes"
     if case.initial.kind != "zero":

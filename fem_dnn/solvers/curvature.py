@@ -246,10 +246,10 @@ def _extreme(
     metric = petsc.problem.metric(at)
     hessian = _FreeHessian(at, everything if free is None else free, metric)
     start = controls.random_direction(0)[hessian.free]
-    n = int(controls.space.sum(np.array(len(start))))
+    n = int(controls.sum(np.array(len(start))))
     # A long basis saves products: 120 for the digits, where one of 24 vectors took 400.
     affordable = int(MEMORY_BYTES / (8 * max(len(start), 1)))
-    length = controls.space.comm.allreduce(min(80, max(24, affordable)), op=MPI.MIN)
+    length = controls.comm.allreduce(min(80, max(24, affordable)), op=MPI.MIN)
     count, max_restarts = min(wanted.count, n - len(wanted.beside)), wanted.max_restarts
     eps = SLEPc.EPS().create(petsc.comm)
     sizes = (len(start), n)

@@ -86,7 +86,7 @@ class PetscProblem:
     def __init__(self, problem: LearningProblem, measure: Measure | None = None) -> None:
         self.problem = problem
         self._measure = measure or problem.metric
-        self.comm = problem.network.space.comm
+        self.comm = problem.controls.comm
         self.sizes = (problem.controls.n_local, problem.controls.n_global)
         riesz = RieszMap(problem.regularization)
         bounded = problem.controls.box is not None
