@@ -52,7 +52,7 @@ private_root() {
         # Whoever holds the lock owns every unfinished root: their makers were interrupted.
         rm -rf --one-file-system "$cache"/root-*.partial.*
         [ -z "$reason" ] || say "$reason"
-        "$here/build-root" "$partial" "$cache/${root##*/}.log" "$lists"
+        "$here/build-root" "$partial" "$cache/${root##*/}.log" "$lists" || return
         mv -T "$partial" "$root"
         say "the environment is ready: $root"
     fi

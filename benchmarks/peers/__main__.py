@@ -36,7 +36,8 @@ from benchmarks.peers import page, records
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 PROBLEMS = REPOSITORY / "benchmarks" / "problems"
 OURS = [str(REPOSITORY / "environment" / "enter"), "python3", "-m"]
-THEIRS = [str(REPOSITORY / "environment" / "peers" / "python"), "-m"]
+PEERS = REPOSITORY / "environment" / "peers"
+THEIRS = [str(PEERS / "python"), "-m"]
 
 PATIENCE = 4.0
 """Seconds of the wall per second of a limit, and a minute to start, before a process is ended."""
@@ -193,6 +194,7 @@ def fill(name: str, given: argparse.Namespace, known: list[records.Record]) -> N
             ]
             file = Path(folder) / "problem.npz"
             if any(tool != "newton" for _, tool in todo):
+                subprocess.run([PEERS / "prepare"], stdout=subprocess.DEVNULL)  # says what is amiss
                 changes = ["--set", *network.changes] if network.changes else []
                 command = [*OURS, "benchmarks.peers.export", network.path, str(file), *changes]
                 subprocess.run(command, check=True, env=environment(1), stdin=subprocess.DEVNULL)
@@ -212,7 +214,9 @@ def fill(name: str, given: argparse.Namespace, known: list[records.Record]) -> N
                 }
                 records.keep(known, record)
                 said = ("reached", "cpu_seconds", "seconds", "objective", "gradient", "hessian")
-                print(name, network.name, tool, seed, *(record.get(s, "") for s in said), flush=True)
+                print(
+                    name, network.name, tool, seed, *(record.get(s, "") for s in said), flush=True
+                )
             records.write_whole(page.PATH, page.render(known))
 
 

@@ -1,6 +1,6 @@
 """What a gradient and a Hessian product cost a peer; prints a record as JSON.
 
-    environment/peers/python -m benchmarks.peers.costs TOOL PROBLEM.npz
+environment/peers/python -m benchmarks.peers.costs TOOL PROBLEM.npz
 """
 
 from __future__ import annotations

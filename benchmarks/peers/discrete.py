@@ -139,7 +139,9 @@ class DiscreteProblem:
         sides = []
         for side in (0, 1):
             kernel = np.repeat(self.kernel_bounds[side] * a, self.nodes**2)
-            sides.append(np.concatenate([kernel, np.repeat(self.bias_bounds[side] * b, self.nodes)]))
+            sides.append(
+                np.concatenate([kernel, np.repeat(self.bias_bounds[side] * b, self.nodes)])
+            )
         return sides[0], sides[1]
 
     def norm(self, z: Array, gradient: Array) -> float:

@@ -5,14 +5,15 @@
 The call is that of `fem-dnn solve`: the form (dense or Gram) that the program chooses, as many BLAS
 threads as it finds suitable, escape from saddles on. `seconds` end at the first iterate whose
 gradient is small enough, as the peers' do; `seconds_with_proof` also hold the lowest Hessian
-eigenvalue, which says whether that is a minimiser. The machine's rate of matrix products is measured
-in the same process.
+eigenvalue, which says whether that is a minimiser. The machine's rate of matrix products is
+measured in the same process.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import time
 from pathlib import Path
@@ -24,9 +25,9 @@ from mpi4py import MPI
 from petsc4py import PETSc
 
 import fem_dnn
+from benchmarks.peers.timing import product_gflops
 from fem_dnn.assembly import assemble
 from fem_dnn.case import read_case
-from fem_dnn.doctor import measure_gflops
 from fem_dnn.gram.choice import choose_representation, representation
 from fem_dnn.solvers import Tolerances, solve_newton
 from fem_dnn.solvers.history import Iteration
@@ -50,7 +51,7 @@ def versions() -> dict[str, str]:
 
 def measure(path: Path, changes: list[str], seed: int | None) -> dict[str, Any]:
     """The record of one solve, from standard normal controls or, without a seed, from zero."""
-    rate = measure_gflops()
+    rate = product_gflops()
     start = [] if seed is None else [START.format(seed=seed)]
     model = choose_representation(assemble(read_case(path, [*changes, *start]), MPI.COMM_SELF))
     problem, initial = model.problem, model.initial
@@ -84,6 +85,7 @@ def measure(path: Path, changes: list[str], seed: int | None) -> dict[str, Any]:
         "reason": solution.reason,
         "representation": representation(model),
         "gflops": rate,
+        "cores": len(os.sched_getaffinity(0)),
         "versions": versions(),
     }
 

@@ -1,6 +1,6 @@
 """What a gradient and a Hessian product cost us, in the dense form; prints a record as JSON.
 
-    environment/enter python3 -m benchmarks.peers.our_costs CASE.toml [key=value ...]
+environment/enter python3 -m benchmarks.peers.our_costs CASE.toml [key=value ...]
 """
 
 from __future__ import annotations

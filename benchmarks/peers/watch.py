@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 
-class Stop(Exception):  # noqa: N818 (named by what happens)
+class Stop(Exception):
     """Raised within a peer's solver, whose own tests of convergence are off."""
 
 
@@ -23,6 +24,7 @@ class Watch:
         evaluations: Gradients so far.
         products: Hessian products so far.
         objective, relative: The last evaluation's.
+        lowest: Lowest relative gradient norm so far.
         best: Lowest objective so far.
         seconds: On the wall's clock, from `start` to the last evaluation.
         cpu_seconds: The process's own, of all its threads.
@@ -35,6 +37,7 @@ class Watch:
     products: int = 0
     objective: float = math.nan
     relative: float = 1.0
+    lowest: float = math.inf
     best: float = math.inf
     seconds: float = 0.0
     cpu_seconds: float = 0.0
@@ -60,6 +63,7 @@ class Watch:
         if self._first is None:
             self._first = norm
         self.objective, self.relative = objective, norm / self._first
+        self.lowest = min(self.lowest, self.relative)
         self.best = min(self.best, objective)
         if not self.curve or self.cpu_seconds > 1.04 * self.curve[-1][0]:
             self.curve.append((self.cpu_seconds, self.best))
@@ -98,3 +102,24 @@ class Watch:
             "evaluations": self.evaluations,
             "hessian_products": self.products,
         }
+
+
+ATTEMPTS = 5
+"""Fresh starts in a row that may bring nothing before a solve is given up."""
+
+
+def persist(watch: Watch, attempt: Callable[[], None]) -> None:
+    """Minimise again and again, each attempt from where the last one has got to.
+
+    Near the minimum the objective no longer changes beyond round-off, and line searches that
+    compare its values give up; a fresh start may get further.
+
+    Args:
+        watch: The clock, whose `Stop` ends this.
+        attempt: Minimises until its solver gives up.
+    """
+    lowest, vain = math.inf, 0
+    while vain < ATTEMPTS:
+        attempt()
+        vain = 0 if watch.lowest < lowest else vain + 1
+        lowest = watch.lowest

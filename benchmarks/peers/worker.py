@@ -1,6 +1,7 @@
 """One solve of one peer, in the peers' environment; prints a record as JSON.
 
-    environment/peers/python -m benchmarks.peers.worker TOOL PROBLEM.npz [--seed N] [--limit SECONDS]
+    environment/peers/python -m benchmarks.peers.worker TOOL PROBLEM.npz [--seed N]
+                                                        [--limit SECONDS]
 
 The peer's objective and gradient norm are compared with ours first.
 """
@@ -8,6 +9,7 @@ The peer's objective and gradient norm are compared with ours first.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import importlib.metadata
 import json
@@ -58,10 +60,8 @@ def measure(name: str, path: Path, seed: int | None, limit: float) -> dict[str, 
     if hasattr(model, "compile"):
         model.compile(start)
     watch = Watch(limit)
-    try:
+    with contextlib.suppress(Stop):
         tool.solve(model, start, watch)
-    except Stop:
-        pass
     prepared = watch.started - began
     record = watch.result() | {"difference": difference, "preparation": prepared}
     if name == "torch_adam":

@@ -16,7 +16,7 @@ WITHIN_BOUNDS = True
 
 
 class Model:
-    """The nonlinear programme min J, f_{l+1} - f_l - tau tanh(...) = 0, and J with states eliminated.
+    """The programme min J, f_{l+1} - f_l - tau_l tanh(...) = 0, and J without the states.
 
     CasADi's matrices are stored by columns: Z as (nodes, layers * nodes), B as (nodes, layers),
     states as (nodes, layers * samples).
@@ -28,7 +28,12 @@ class Model:
     def __init__(self, problem: DiscreteProblem) -> None:
         self.problem = problem
         N, S, L = problem.nodes, problem.samples, problem.layers
-        f, W, b, tau = ca.SX.sym("f", N, S), ca.SX.sym("W", N, N), ca.SX.sym("b", N), ca.SX.sym("tau")
+        f, W, b, tau = (
+            ca.SX.sym("f", N, S),
+            ca.SX.sym("W", N, N),
+            ca.SX.sym("b", N),
+            ca.SX.sym("tau"),
+        )
         u = (W @ f + ca.repmat(b, 1, S) / problem.cell**0.5) / ca.sqrt(tau)
         self.layer = ca.Function("layer", [f, W, b, tau], [f + tau * ca.tanh(u)])
         Z, B = ca.MX.sym("Z", N, L * N), ca.MX.sym("B", N, L)
@@ -155,10 +160,13 @@ def solve(model: Model, start: Array, watch: Watch) -> None:
     arguments = {"x0": model.unknowns(start), "lbg": 0.0, "ubg": 0.0}
     if problem.box is not None:
         free = np.full(model.programme["x"].numel() - problem.size, np.inf)
-        lower, upper = (np.concatenate(model_order) for model_order in (
-            (model.unknowns(problem.box[0])[: problem.size], -free),
-            (model.unknowns(problem.box[1])[: problem.size], free),
-        ))
+        lower, upper = (
+            np.concatenate(model_order)
+            for model_order in (
+                (model.unknowns(problem.box[0])[: problem.size], -free),
+                (model.unknowns(problem.box[1])[: problem.size], free),
+            )
+        )
         arguments |= {"lbx": lower, "ubx": upper}
     watch.start()
     solver(**arguments)

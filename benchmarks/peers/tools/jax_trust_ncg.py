@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from benchmarks.peers.discrete import DiscreteProblem
-from benchmarks.peers.watch import Watch
+from benchmarks.peers.watch import Watch, persist
 
 jax.config.update("jax_enable_x64", True)
 
@@ -88,14 +88,16 @@ class Model:
 
 
 def solve(model: Model, start: Array, watch: Watch) -> None:
-    """Minimise; where the trust region has shrunk to round-off, start again while that helps."""
-    at, best = start, np.inf
+    """Minimise; where the trust region has shrunk to round-off, begin again."""
+    at = start
 
     def evaluate(z: Array) -> tuple[float, Array]:
         nonlocal at
         objective, gradient = model.objective_and_gradient(z)
-        at = z
+        before = watch.lowest
         watch.see(objective, float(np.linalg.norm(gradient)))
+        if watch.lowest < before:
+            at = z.copy()
         return objective, gradient
 
     def product(z: Array, direction: Array) -> Array:
@@ -103,7 +105,8 @@ def solve(model: Model, start: Array, watch: Watch) -> None:
         watch.check_time()
         return model.hessian_action(z, direction)
 
-    options = {"maxiter": 10**9, "gtol": 0.0}
-    while watch.relative < best:
-        best = watch.relative if watch.evaluations else np.inf
+    def attempt() -> None:
+        options = {"maxiter": 10**9, "gtol": 0.0}
         minimize(evaluate, at, jac=True, hessp=product, method="trust-ncg", options=options)
+
+    persist(watch, attempt)

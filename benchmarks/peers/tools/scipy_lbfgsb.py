@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.optimize import Bounds, minimize
 
 from benchmarks.peers.discrete import DiscreteProblem, NumpyModel
-from benchmarks.peers.watch import Watch
+from benchmarks.peers.watch import Watch, persist
 
 Array = NDArray[np.float64]
 
@@ -21,19 +21,22 @@ Model = NumpyModel
 
 
 def solve(model: NumpyModel, start: Array, watch: Watch) -> None:
-    """Minimise, starting again where the line search gives up, as long as that helps."""
+    """Minimise, within the bounds where there are some."""
     problem: DiscreteProblem = model.problem
-    at, best = start, np.inf
+    at = start
 
     def evaluate(z: Array) -> tuple[float, Array]:
         nonlocal at
         objective, gradient = model.objective_and_gradient(z)
-        at = z.copy()
+        before = watch.lowest
         watch.see(objective, problem.norm(z, gradient))
+        if watch.lowest < before:
+            at = z.copy()
         return objective, gradient
+
+    def attempt() -> None:
+        minimize(evaluate, at, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
 
     options = {"maxiter": 10**9, "maxfun": 10**9, "ftol": 0.0, "gtol": 0.0, "maxcor": PAIRS}
     bounds = None if problem.box is None else Bounds(*problem.box)
-    while watch.relative < best:
-        best = watch.relative if watch.evaluations else np.inf
-        minimize(evaluate, at, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+    persist(watch, attempt)

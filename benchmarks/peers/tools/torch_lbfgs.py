@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.peers.tools.torch_model import TorchModel
-from benchmarks.peers.watch import Watch
+from benchmarks.peers.watch import Watch, persist
 
 Array = NDArray[np.float64]
 
@@ -24,21 +24,20 @@ Model = TorchModel
 
 
 def solve(model: TorchModel, start: Array, watch: Watch) -> None:
-    """Minimise, starting again where the line search gives up, as long as that helps."""
+    """Minimise."""
     parameters = model.parameters(start)
 
     def closure() -> torch.Tensor:
-        optimiser.zero_grad()
         value = model.objective(*parameters)
+        for p in parameters:
+            p.grad = None
         value.backward()
         with torch.no_grad():
             norm = torch.sqrt(sum(p.grad.square().sum() for p in parameters)).item()
         watch.see(value.item(), norm)
         return value
 
-    best = np.inf
-    while watch.relative < best:
-        best = watch.relative if watch.evaluations else np.inf
+    def attempt() -> None:
         optimiser = torch.optim.LBFGS(
             parameters,
             lr=1.0,
@@ -50,3 +49,5 @@ def solve(model: TorchModel, start: Array, watch: Watch) -> None:
             line_search_fn="strong_wolfe",
         )
         optimiser.step(closure)
+
+    persist(watch, attempt)
