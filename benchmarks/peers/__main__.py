@@ -108,7 +108,7 @@ TABLES = {
         limit=30.0,
     ),
     "wide": Table(
-        (resized("transport", nodes=1024, layers=16),), SOLVERS, runs=1, limit=120.0, random=False
+        (resized("transport", nodes=1024, layers=16),), SOLVERS, runs=1, limit=60.0, random=False
     ),
     "costs": Table(
         (

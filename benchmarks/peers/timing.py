@@ -14,13 +14,17 @@ LEAST, MOST = 3, 200
 
 
 def own_seconds(call: Callable[[], object]) -> float:
-    """Median of the process's own time for a call, over a second of calls after a first one."""
-    call()
+    """Median of the process's own time for a call, over a second of calls.
+
+    A first call that is short, and may have had to warm up, does not count.
+    """
     times: list[float] = []
     while len(times) < LEAST or (sum(times) < SECONDS and len(times) < MOST):
         began = time.process_time()
         call()
         times.append(time.process_time() - began)
+    if times[0] < SECONDS:
+        times = times[1:]
     return statistics.median(times)
 
 
