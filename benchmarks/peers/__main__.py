@@ -84,11 +84,15 @@ class Table:
     once: Mapping[str, float] = field(default_factory=dict)
 
 
-def resized(case: str, **sizes: int) -> Network:
-    """A problem on another number of nodes, layers, samples."""
+def resized(case: str, penalty: float | None = None, **sizes: int) -> Network:
+    """A problem on another number of nodes, layers, samples, with another Tikhonov weight."""
     keys = {"nodes": "mesh.width.cells", "layers": "mesh.depth.cells", "samples": "data.samples"}
     name = f"{case}, " + ", ".join(f"{size} {what}" for what, size in sizes.items())
-    return Network(name, case, tuple(f"{keys[what]}={size}" for what, size in sizes.items()))
+    changes = [f"{keys[what]}={size}" for what, size in sizes.items()]
+    if penalty is not None:
+        name += f", lambda = {penalty:g}"
+        changes += [f"regularization.{control}={penalty}" for control in ("kernel", "bias")]
+    return Network(name, case, tuple(changes))
 
 
 SOLVERS = ("newton", "jax_trust_ncg", "scipy_lbfgsb", "torch_lbfgs")
@@ -108,7 +112,14 @@ TABLES = {
         limit=30.0,
     ),
     "wide": Table(
-        (resized("transport", nodes=1024, layers=16),), SOLVERS, runs=1, limit=60.0, random=False
+        (
+            resized("transport", nodes=1024, layers=16),
+            resized("transport", nodes=1024, layers=16, penalty=0.1),
+        ),
+        SOLVERS,
+        runs=1,
+        limit=60.0,
+        random=False,
     ),
     "costs": Table(
         (
