@@ -185,6 +185,15 @@ def measure(
     return run([*command, "--limit", str(limit)], threads, patience)
 
 
+def revision() -> str:
+    """The last commit that has changed our package; empty outside of a repository."""
+    command = ["git", "-C", str(REPOSITORY), "log", "-1", "--format=%h", "--", "fem_dnn"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    except OSError:
+        return ""
+
+
 def fill(name: str, given: argparse.Namespace, known: list[records.Record]) -> None:
     """Measure what a table lacks, and write the page after every problem."""
     table = TABLES[name]
@@ -223,6 +232,8 @@ def fill(name: str, given: argparse.Namespace, known: list[records.Record]) -> N
                     "limit": table.once.get(tool, table.limit),
                     **record,
                 }
+                if tool == "newton":
+                    record["revision"] = revision()
                 records.keep(known, record)
                 said = ("reached", "cpu_seconds", "seconds", "objective", "gradient", "hessian")
                 print(

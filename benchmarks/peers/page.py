@@ -62,7 +62,7 @@ that of `newton`{marked}; "per gradient" is the time divided by the number of gr
 product counted as two: what a solver's own work adds to the costs in the last table. The machine
 multiplied matrices at {rates} GFLOP/s, measured by NumPy in every process of ours.
 
-Versions: {versions}.
+Versions: {versions}; fem-dnn at the commits {revisions}.
 """
 
 NOTE = "; ° where the two were measured in different sessions"
@@ -91,6 +91,7 @@ def _head(records: Sequence[Record], marked: str) -> str:
     versions: dict[str, str] = {}
     for record in records:
         versions |= record.get("versions", {})
+    revisions = sorted({record["revision"] for record in records if "revision" in record})
     rates = [record["gflops"] for record in records if "gflops" in record]
     threads = sorted({record["threads"] for record in records})
     return HEAD.format(
@@ -101,6 +102,7 @@ def _head(records: Sequence[Record], marked: str) -> str:
         rates=f"{min(rates):.0f} to {max(rates):.0f} (median {median(rates):.0f})"
         if rates
         else "?",
+        revisions=", ".join(revisions) or "unknown",
         versions=", ".join(f"{name} {version}" for name, version in sorted(versions.items())),
     )
 
