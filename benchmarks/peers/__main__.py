@@ -106,7 +106,9 @@ TABLES = {
         once={"torch_adam": 10.0},
     ),
     "tiny": Table(
-        tuple(resized("transport", nodes=n, layers=k) for n, k in ((4, 4), (8, 8), (16, 8))),
+        tuple(
+            resized("transport", nodes=n, layers=k) for n, k in ((4, 4), (8, 8), (16, 8), (24, 8))
+        ),
         (*SOLVERS, "casadi_ipopt"),
         runs=3,
         limit=30.0,
