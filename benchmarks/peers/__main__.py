@@ -252,7 +252,8 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("table", choices=[*TABLES, "page"])
-    parser.add_argument("--tools", nargs="+")
+    tools = sorted({tool for table in TABLES.values() for tool in table.tools})
+    parser.add_argument("--tools", nargs="+", choices=tools)
     parser.add_argument("--problems", nargs="+")
     parser.add_argument("--runs", type=int)
     parser.add_argument("--limit", type=float)

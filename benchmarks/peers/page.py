@@ -48,9 +48,9 @@ Methods may end at different minimisers.
 - **fem-dnn `newton`**: all defaults, through the library's `solve_newton`, in the form the program
   chooses (`benchmarks/peers/newton.py`).
 - **JAX + SciPy trust-ncg**: `jit`, `scan` over layers, Hessian products forward over reverse.
-- **SciPy L-BFGS-B** on an exact gradient written by hand in NumPy, 10 pairs (20 were slower).
-- **PyTorch L-BFGS**: strong Wolfe, double precision, autograd, 100 pairs (10, 20, 50 were slower;
-  11 on the wide network, for memory).
+- **SciPy L-BFGS-B** on an exact gradient written by hand in NumPy, 10 pairs (20 were slower on `sine`).
+- **PyTorch L-BFGS**: strong Wolfe, double precision, autograd, 100 pairs (10, 20 and 50 were
+  slower on `sine`; 11 on the wide network, for memory).
 - **CasADi + IPOPT**: multiple shooting, exact Hessian, MUMPS, IPOPT's defaults otherwise.
 - **PyTorch Adam**: all samples at once, rate 1e-3, weights W f + b; its lowest objective in the
   time that `newton` takes.

@@ -153,7 +153,7 @@ def solve(model: Model, start: Array, watch: Watch) -> None:
             "tol": 1e-14,
             "acceptable_iter": 0,
             "max_iter": 10**6,
-            "max_wall_time": watch.limit,
+            "max_cpu_time": watch.limit,
         },
     }
     solver = ca.nlpsol("solver", "ipopt", model.programme, options)

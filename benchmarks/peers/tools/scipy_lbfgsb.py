@@ -15,7 +15,7 @@ NEEDS = ("scipy", "numpy")
 WITHIN_BOUNDS = True
 
 PAIRS = 10
-"""The default: 20 take as many iterations on these problems, each longer."""
+"""The default: 20 take as many iterations on `sine`, each longer."""
 
 Model = NumpyModel
 

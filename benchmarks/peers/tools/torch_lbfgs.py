@@ -15,7 +15,7 @@ NEEDS = ("torch",)
 WITHIN_BOUNDS = False
 
 PAIRS = 100
-"""The default, and the fastest of 10, 20, 50 and 100 on these problems."""
+"""The default, and the fastest of 10, 20, 50 and 100 on `sine`."""
 
 NUMBERS = 4e8
 """Numbers that the pairs may hold: on a wide network there are fewer of them."""
