@@ -48,7 +48,8 @@ Methods may end at different minimisers.
 - **fem-dnn `newton`**: all defaults, through the library's `solve_newton`, in the form the program
   chooses (`benchmarks/peers/newton.py`).
 - **JAX + SciPy trust-ncg**: `jit`, `scan` over layers, Hessian products forward over reverse.
-- **SciPy L-BFGS-B** on an exact gradient written by hand in NumPy, 10 pairs (20 were slower on `sine`).
+- **SciPy L-BFGS-B** on an exact gradient written by hand in NumPy, 10 pairs (20 were slower on
+  `sine`).
 - **PyTorch L-BFGS**: strong Wolfe, double precision, autograd, 100 pairs (10, 20 and 50 were
   slower on `sine`; 11 on the wide network, for memory).
 - **CasADi + IPOPT**: multiple shooting, exact Hessian, MUMPS, IPOPT's defaults otherwise.
