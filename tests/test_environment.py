@@ -261,3 +261,29 @@ class TestPrepare:
         assert done.returncode == 1
         assert done.stderr.startswith("fem-dnn: this machine lacks mmdebstrap")
         assert done.stderr.count("\n") == 1
+
+    def peers(self, place, *arguments):
+        command = [place / "environment" / "peers" / "prepare", *arguments]
+        return run(*command, env=self.settings(place))
+
+    def test_the_peers_root_is_another_one_with_their_packages(self, place):
+        ours = self.prepare(place)[1]
+        done = self.peers(place)  # the stand-in's root has no Python to make anything with
+        assert len({*self.roots(place)} - {Path(ours).name}) == 1
+        assert done.returncode == 1
+        assert done.stderr.splitlines()[-1].startswith("fem-dnn: no virtual environment")
+        assert "python3-torch" in done.stderr
+        assert self.prepare(place) == (0, ours, "")
+
+    def test_a_failing_peers_root_is_not_taken_for_one(self, place):
+        (place / "trace.fail").parent.mkdir(exist_ok=True)
+        (place / "trace.fail").touch()
+        done = self.peers(place)
+        assert done.returncode == 1
+        assert "Debian's packages could not be installed" in done.stderr
+        assert self.roots(place) == []
+
+    def test_asking_for_existing_peers_makes_nothing(self, place):
+        done = self.peers(place, "--existing")
+        assert (done.returncode, done.stdout, done.stderr) == (3, "", "")
+        assert not (place / "cache").exists()
