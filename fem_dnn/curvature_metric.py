@@ -47,6 +47,9 @@ NEGATIVE = 0.8
 MAX_OUTPUTS = 128
 """Outputs times samples up to which the Gauss-Newton term is inverted."""
 
+FEW_CONTROLS = 500
+"""Controls from which on the coordinates are worth their making."""
+
 SKETCH = 64
 """Directions in which the Gauss-Newton term of more outputs is looked at."""
 
@@ -73,6 +76,8 @@ def why_not(problem: LearningProblem) -> str | None:
         return "neither kernel nor bias is a control"
     if not any(weight > 0 for weight in regularization.weights):
         return "no control is penalised"
+    if controls.n_global < FEW_CONTROLS:
+        return "controls are so few that conjugate gradients cost less"
     return None
 
 

@@ -9,8 +9,6 @@ from fem_dnn import curvature_metric
 from fem_dnn.curvature_metric import CurvatureMetric, why_not
 from fem_dnn.solvers import Tolerances, solve_newton
 
-pytestmark = pytest.mark.mpi
-
 WORLD, SELF = MPI.COMM_WORLD, MPI.COMM_SELF
 
 CASES = [
@@ -42,6 +40,7 @@ def test_transpose(options: dict) -> None:
     assert abs(there - back) < 1e-13 * max(abs(there), 1e-2)
 
 
+@pytest.mark.mpi
 @pytest.mark.parametrize("options", CASES)
 def test_is_the_same_on_any_number_of_ranks(options: dict) -> None:
     """T depends on the choice of a basis; T T', the inverse of the Hessian's model, does not."""
@@ -97,8 +96,10 @@ def test_hessian_is_close_to_a_multiple_of_the_identity(loss: str) -> None:
     assert spectra[1][-1] < 3 * metric.weight < 0.3 * spectra[0][-1]
 
 
-def test_what_has_none_says_why() -> None:
+def test_what_has_none_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = random_problem(SELF)
+    assert "few" in str(why_not(problem))
+    monkeypatch.setattr(curvature_metric, "FEW_CONTROLS", 10)
     assert why_not(problem) is None
     for options, reason in (
         ({"regularization": (0.01, 0.02, 0.0, 0.0, 0.05)}, "derivatives"),
@@ -112,8 +113,9 @@ def test_what_has_none_says_why() -> None:
         assert curvature_metric.curvature_metric(at) is None
 
 
-def test_many_outputs_are_looked_at_near_a_critical_point() -> None:
-    problem = random_problem(SELF)
+def test_many_outputs_are_looked_at_near_a_critical_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(curvature_metric, "FEW_CONTROLS", 10)
+    problem = random_problem(SELF, scheme="resnet")
     start = random_control(problem)
     end = solve_newton(problem, start, Tolerances(rtol=1e-6)).control
     counts = []
