@@ -18,13 +18,14 @@ from fem_dnn.collective import on_root
 from fem_dnn.critical_points import CriticalPoint, Findings, Settings, Start, find_critical_points
 from fem_dnn.critical_points.copies import control_norms
 from fem_dnn.critical_points.symmetry import candidate_symmetries
-from fem_dnn.problem import LearningProblem, Work
+from fem_dnn.problem import LearningProblem
 from fem_dnn.request import CaseLike, Request, read_any
 from fem_dnn.result_folder import write_failure, write_files
 from fem_dnn.results import provenance, solution_arrays, write_arrays
 from fem_dnn.slab import SlabFailure
 from fem_dnn.solvers import Tolerances
 from fem_dnn.threads import suitable_threads
+from fem_dnn.work import Work
 
 Result = dict[str, Any]
 

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from fem_dnn.controls import ControlValues
-from fem_dnn.problem import LearningProblem, Linearisation, Work
+from fem_dnn.problem import LearningProblem, Linearisation
+from fem_dnn.work import Work
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Iteration:
         gradient_norm: L2 norm of the reduced gradient (of `all_at_once`, see there).
         linear_iterations: Krylov iterations so far.
         state_solves, adjoint_solves, hessian_solves: Equations and Hessian products so far.
-        sweeps: All work so far in state solves (`problem.Work.sweeps`).
+        sweeps: All work so far in state solves (`work.Work.sweeps`).
         seconds: Time since the start.
         accuracy: Training accuracy where the loss classifies, else None.
         mesh: Which of nested meshes, 0 the coarsest; None where there is only one.
