@@ -69,8 +69,8 @@ Versions: {versions}; fem-dnn at the commits {revisions}.
 REASONS = """## Where the aim is not reached, and the next ideas
 
 - *64 nodes, 32 layers.* A layer's matrix product takes 7 µs here and NumPy's calls around it as
-  long several times over; JAX compiles the loop over layers into one program and needs three quarters
-  of our time for a gradient. Next: the explicit sweeps' loop over layers in compiled code.
+  long several times over; JAX compiles the loop over layers into one program and needs three
+  quarters of our time for a gradient. Next: the explicit sweeps' loop over layers in compiled code.
 - *Products.* In the curvature metric Newton takes a third to a half of the products of trust-ncg,
   which has none; measuring costs a third of a product each time, and four gradients per step.
   Where derivatives are penalised there is no such metric yet (`circles_*_smooth`), and with very
