@@ -5,8 +5,6 @@ environment/peers/python -m benchmarks.peers.costs TOOL PROBLEM.npz
 
 from __future__ import annotations
 
-import importlib
-import importlib.metadata
 import json
 import sys
 from pathlib import Path
@@ -14,14 +12,13 @@ from typing import Any
 
 from benchmarks.peers.discrete import DiscreteProblem
 from benchmarks.peers.timing import own_seconds, product_gflops
-from benchmarks.peers.worker import AGREEMENT, disagreement
+from benchmarks.peers.worker import AGREEMENT, disagreement, installed
 
 
 def measure(name: str, path: Path) -> dict[str, Any]:
     """The record of one peer; `absent` or `disagrees` say why there is none."""
     try:
-        tool = importlib.import_module(f"benchmarks.peers.tools.{name}")
-        versions = {need: importlib.metadata.version(need) for need in tool.NEEDS}
+        tool, versions = installed(name)
     except ImportError as error:
         return {"absent": str(error)}
     problem = DiscreteProblem.read(path)

@@ -41,11 +41,20 @@ def disagreement(problem: DiscreteProblem, model: Any, path: Path) -> float:
     return worst
 
 
+def installed(name: str) -> tuple[Any, dict[str, str]]:
+    """A peer's module and the versions of what it needs.
+
+    Raises:
+        ImportError: Something is not there.
+    """
+    tool = importlib.import_module(f"benchmarks.peers.tools.{name}")
+    return tool, {need: importlib.metadata.version(need) for need in tool.NEEDS}
+
+
 def measure(name: str, path: Path, seed: int | None, limit: float) -> dict[str, Any]:
     """The record of one solve; `absent`, `refused` or `disagrees` say why there was none."""
     try:
-        tool = importlib.import_module(f"benchmarks.peers.tools.{name}")
-        versions = {need: importlib.metadata.version(need) for need in tool.NEEDS}
+        tool, versions = installed(name)
     except ImportError as error:
         return {"absent": str(error)}
     problem = DiscreteProblem.read(path)

@@ -71,7 +71,7 @@ class Model:
     def _penalty(self, Z: ca.MX, B: ca.MX) -> ca.MX:
         problem = self.problem
         if problem.mask.size or problem.kernel_depth or problem.bias_depth:
-            raise NotImplementedError("masks and derivatives are left out")
+            raise ValueError("this model has neither masks nor penalised derivatives")
         return 0.5 * (problem.kernel * ca.sumsqr(Z) + problem.bias * ca.sumsqr(B))
 
     def columns(self, z: Array) -> tuple[Array, Array]:
