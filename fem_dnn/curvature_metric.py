@@ -336,20 +336,20 @@ def _outputs(at: Linearisation) -> Array | None:
 
     None for losses without outputs, or with too many.
     """
-    problem, loss = at.problem, at.loss_point
-    if loss.curvature is None or at.output_layer is None or not len(at.state.slope):
+    problem, loss, layer = at.problem, at.loss_point, at.output_layer
+    if loss.outputs is None or layer is None or loss.outputs.size > MAX_OUTPUTS:
         return None
-    count, _, samples = loss.curvature.shape
-    if count * samples > MAX_OUTPUTS:
-        return None
+    curvature = loss.curvature
+    assert curvature is not None, "a loss of outputs has a curvature by them"
+    count, samples = loss.outputs.shape
     nodes = at.state.slope.shape[1]
     nothing = np.empty((0, nodes, samples))
     problem.work.adjoints += count
     slopes = [
         solve_adjoint(problem.network, at.weights, at.state.slope, terminal, nothing).q
-        for terminal in at.output_layer.functions[:, :, None] * np.ones(samples)
+        for terminal in layer.functions[:, :, None] * np.ones(samples)
     ]
-    values, vectors = np.linalg.eigh(loss.curvature.transpose(2, 0, 1))
+    values, vectors = np.linalg.eigh(curvature.transpose(2, 0, 1))
     roots = vectors * np.sqrt(np.maximum(values, 0.0))[:, None]  # [sample, output, part]
     combined = [
         sum(slope * root for slope, root in zip(slopes, part, strict=True))

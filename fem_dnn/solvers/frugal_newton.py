@@ -20,13 +20,14 @@ from petsc4py import PETSc
 from fem_dnn.problem import Linearisation, Metric
 from fem_dnn.slab import SlabFailure
 from fem_dnn.solvers.descent import Descent
+from fem_dnn.solvers.petsc import NOISE
 
 Array = NDArray[np.float64]
 
 REASON = PETSc.SNES.ConvergedReason
 
 DELTA_0 = 0.2
-"""First radius of the trust region, relative to the start's own length; PETSc's."""
+"""First radius of the trust region, relative to the start's own length; PETSc's default."""
 
 ACCEPTED, POOR, GOOD = 1e-3, 0.25, 0.75
 """Ratios of the objective's decrease to the model's: a step is taken, the region shrinks, grows."""
@@ -35,9 +36,6 @@ SMALLEST = 1e-12
 """Radius, relative to the first, at which the region has shrunk to nothing."""
 
 MAX_PRODUCTS = 1000
-
-NOISE = 1e-11
-"""Relative change of the objective below which the gradient judges a step."""
 
 BLOCK = 2**14
 """Numbers of several vectors that are taken at a time, to stay in the processor's cache."""

@@ -27,7 +27,7 @@ from fem_dnn.problem import Linearisation
 from fem_dnn.slab import SlabFailure
 from fem_dnn.solvers import tao
 from fem_dnn.solvers.descent import Descent
-from fem_dnn.solvers.frugal_newton import descend_frugally
+from fem_dnn.solvers.frugal_newton import DELTA_0, descend_frugally
 from fem_dnn.solvers.method import Method, Way
 from fem_dnn.solvers.petsc import PREFIX, original_errors, read_options
 
@@ -41,9 +41,6 @@ DEFAULTS: dict[str, object] = {
 }
 
 WITHIN_BOUNDS: dict[str, object] = {"tao_type": "tron", "ksp_max_it": 1000, **tao.DEFAULTS}
-
-DELTA_0 = 0.2
-"""First radius of the trust region (PETSc's default); in z relative to the start."""
 
 NEWTON_STEPS = 2.0
 """The same where the Hessian is known approximately: in Newton steps for that."""
