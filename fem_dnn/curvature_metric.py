@@ -24,6 +24,8 @@ would make I + C indefinite. T is exact for no Hessian and right for every one: 
 
 from __future__ import annotations
 
+from copy import copy
+
 import numpy as np
 from mpi4py import MPI
 from numpy.typing import NDArray
@@ -184,6 +186,14 @@ class CurvatureMetric:
         y = self._coordinates(rows)
         change = self._without_outputs((self._inverse @ y[..., None])[..., 0]) - y
         return self._vector(scaled, self._moved(rows, change))
+
+    def in_single_precision(self) -> CurvatureMetric:
+        """The same for vectors in single precision."""
+        single = copy(self)
+        for name in ("_basis", "_inverse", "_inverse_gram", "_directions", "_shrink"):
+            values = getattr(self, name)
+            setattr(single, name, None if values is None else values.astype(np.float32))
+        return single
 
     def unseen(self, step: Array) -> Array:
         """Nothing: this metric sees every step."""

@@ -1,0 +1,170 @@
+"""The way to where Newton's method converges at once: quasi-Newton steps in the metric of curvature.
+
+Far from a minimiser a Newton step's linear solve is good for a step that the trust region cuts
+short: the valley bends after a length in which the quadratic model costs many Hessian products. In
+the coordinates of `curvature_metric` the Hessian is s I but for few directions already, and these
+are learned from the gradients at hand (`limited_memory`), for less than one product a step:
+
+    c_{k+1} = c_k - t_k T H_k T' g_k,
+
+t_k by backtracking (Armijo), not much longer than the step before. T is made anew, and what has
+been learned is forgotten, from one stretch of steps to the next: a stretch depends on nothing but
+its first point and the length of the last step, so that a waypoint there is enough to go on from.
+A stretch is one iteration in the solver's history; whether another one is worth while is told by
+this history alone. That leaves Newton's method to end the descent, or to take over where quasi-
+Newton steps achieve little.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fem_dnn.curvature_metric import CurvatureMetric
+from fem_dnn.problem import Linearisation
+from fem_dnn.slab import SlabFailure
+from fem_dnn.solvers.descent import Descent
+from fem_dnn.solvers.limited_memory import LimitedMemory
+from fem_dnn.solvers.petsc import NOISE
+
+Array = NDArray[np.float64]
+
+STEPS = 20
+"""Of a stretch, at most."""
+
+PAIRS = 10
+"""Remembered; with the vectors at work they take about as much memory as Newton's method does."""
+
+NEAR = 100.0
+"""Gradient, relative to its target, from which on Newton's method is left to converge."""
+
+STRETCHES = 40
+"""At most. Those that it takes are 5 to 20 on the named problems of `benchmarks`."""
+
+LITTLE_DESCENT, LITTLE_REDUCTION = 1e-6, 0.8
+"""A stretch achieves little if neither the objective falls by this part nor the gradient to this
+part of what it was."""
+
+GROWTH = 2.0
+"""How much longer than the step before a step may be, in L2."""
+
+DECREASE = 1e-4
+"""Part of the decrease to first order that a step has to achieve."""
+
+SHORTEST = 1e-6
+"""Part of a direction below which it is given up."""
+
+
+def approach(descent: Descent) -> Linearisation:
+    """Go on from a descent's start as far as quasi-Newton steps are worth while (collective).
+
+    Stretches are recorded in the descent's history.
+
+    Returns:
+        The point reached; the start where the problem has no metric of curvature.
+    """
+    at, longest = descent.start, descent.radius or math.inf
+    while _worth_while(descent):
+        metric = descent.petsc.measure(at)
+        if not isinstance(metric, CurvatureMetric):
+            return at
+        stretch = _Stretch(descent, metric, longest)
+        at = stretch.run(at)
+        if stretch.taken == 0:
+            return at
+        descent.history.add(at, stretch.last)
+        longest = GROWTH * stretch.last
+    return at
+
+
+def _worth_while(descent: Descent) -> bool:
+    """Whether a stretch is to be expected to do well, after those in the history."""
+    history = descent.history
+    *before, last = history.iterations
+    if history.linear_iterations or not descent.iterations_left or len(before) >= STRETCHES:
+        return False
+    if last.gradient_norm <= NEAR * descent.target:
+        return False
+    if not before:
+        return True
+    fell = before[-1].objective - last.objective
+    reduced = last.gradient_norm < LITTLE_REDUCTION * before[-1].gradient_norm
+    return reduced or fell > LITTLE_DESCENT * abs(last.objective)
+
+
+class _Stretch:
+    """Steps by one metric.
+
+    Attributes:
+        taken: Steps so far.
+        last: Length of the last one, in L2.
+    """
+
+    def __init__(self, descent: Descent, metric: CurvatureMetric, longest: float) -> None:
+        self.problem, self.metric = descent.petsc.problem, metric.in_single_precision()
+        self.longest = longest
+        self.enough = NEAR * descent.target
+        self.memory = LimitedMemory(self.problem.controls, 1 / metric.weight, PAIRS)
+        self.taken, self.last = 0, 0.0
+
+    def run(self, at: Linearisation) -> Linearisation:
+        """Take steps; the point reached."""
+        controls = self.problem.controls
+        size = at.gradient_norm  # the unit of gradients and directions: single precision is small
+        gradient = self._gradient(at, size)
+        while self.taken < STEPS and at.gradient_norm > self.enough:
+            direction = self.memory.apply(gradient)
+            np.negative(direction, out=direction)
+            slope = size**2 * controls.dot(gradient, direction)
+            if not slope < -NOISE * abs(at.objective):
+                break
+            step = size * self.metric.apply(direction).astype(np.float64)
+            length = controls.norm(step)
+            found = self._lower(at, step, slope, min(1.0, self.longest / length))
+            if found is None:
+                break
+            part, at = found
+            before, gradient = gradient, self._gradient(at, size)
+            direction *= np.float32(part)
+            self.memory.add(direction, gradient - before)
+            self.taken, self.last = self.taken + 1, part * length
+            self.longest = GROWTH * self.last
+        return at
+
+    def _gradient(self, at: Linearisation, size: float) -> NDArray[np.float32]:
+        """T' gradient."""
+        return self.metric.apply_transpose((at.gradient / size).astype(np.float32))
+
+    def _lower(
+        self, at: Linearisation, step: Array, slope: float, part: float
+    ) -> tuple[float, Linearisation] | None:
+        """A part of a step that is low enough, and where it leads; None: there is none."""
+        least = SHORTEST * part
+        while part >= least:
+            trial = self.problem.linearise(self.problem.moved(at, part * step))
+            excess = _objective(trial) - at.objective - part * slope
+            if excess <= (DECREASE - 1) * part * slope and _has_gradient(trial):
+                return part, trial
+            # The parabola through both values and the slope has its minimum there.
+            lowest = -0.5 * slope * part**2 / excess if math.isfinite(excess) else 0.0
+            part = min(max(lowest, 0.1 * part), 0.5 * part)
+        return None
+
+
+def _objective(trial: Linearisation) -> float:
+    """J; infinity where the state cannot be computed."""
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):
+            return trial.objective if math.isfinite(trial.objective) else math.inf
+    except SlabFailure:
+        return math.inf
+
+
+def _has_gradient(trial: Linearisation) -> bool:
+    """Whether the gradient can be computed."""
+    try:
+        return math.isfinite(trial.gradient_norm)
+    except SlabFailure:
+        return False
