@@ -1,4 +1,4 @@
-"""The way to where Newton's method converges at once: quasi-Newton steps in the metric of curvature.
+"""The way to where Newton's method converges at once: quasi-Newton steps in curvature's metric.
 
 Far from a minimiser a Newton step's linear solve is good for a step that the trust region cuts
 short: the valley bends after a length in which the quadratic model costs many Hessian products. In
@@ -43,9 +43,9 @@ NEAR = 100.0
 STRETCHES = 40
 """At most. Those that it takes are 5 to 20 on the named problems of `benchmarks`."""
 
-LITTLE_DESCENT, LITTLE_REDUCTION = 1e-6, 0.8
-"""A stretch achieves little if neither the objective falls by this part nor the gradient to this
-part of what it was."""
+PATIENCE, LITTLE_DESCENT, LITTLE_REDUCTION = 3, 1e-6, 0.8
+"""So many stretches achieve little if neither the objective falls by this part nor the gradient to
+this part of what it was."""
 
 GROWTH = 2.0
 """How much longer than the step before a step may be, in L2."""
@@ -87,10 +87,10 @@ def _worth_while(descent: Descent) -> bool:
         return False
     if last.gradient_norm <= NEAR * descent.target:
         return False
-    if not before:
+    if len(before) < PATIENCE:
         return True
-    fell = before[-1].objective - last.objective
-    reduced = last.gradient_norm < LITTLE_REDUCTION * before[-1].gradient_norm
+    fell = before[-PATIENCE].objective - last.objective
+    reduced = last.gradient_norm < LITTLE_REDUCTION * before[-PATIENCE].gradient_norm
     return reduced or fell > LITTLE_DESCENT * abs(last.objective)
 
 
