@@ -37,7 +37,7 @@ STEPS = 20
 PAIRS = 10
 """Remembered; with the vectors at work they take about as much memory as Newton's method does."""
 
-NEAR = 100.0
+NEAR = 10.0
 """Gradient, relative to its target, from which on Newton's method is left to converge."""
 
 STRETCHES = 40
