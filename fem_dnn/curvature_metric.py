@@ -29,8 +29,10 @@ from mpi4py import MPI
 from numpy.typing import NDArray
 
 from fem_dnn.adjoint import solve_adjoint
+from fem_dnn.network import LayerWeights
 from fem_dnn.problem import LearningProblem, Linearisation, Metric
-from fem_dnn.state import LayerWeights, MarchedState, StateTrajectory, solve_tangent
+from fem_dnn.state import solve_tangent
+from fem_dnn.trajectories import MarchedState, StateTrajectory
 
 Array = NDArray[np.float64]
 
