@@ -110,7 +110,7 @@ def _compiled(compiler: str, folder: Path) -> Path:
         command = [compiler, *OPTIONS, *([tuned] if tuned else []), "-o", str(made)]
         try:
             done = subprocess.run(
-                [*command, str(SOURCES / "sweeps.c")],
+                [*command, *map(str, sorted(SOURCES.glob("*.c")))],
                 capture_output=True,
                 stdin=subprocess.DEVNULL,
                 timeout=SECONDS,

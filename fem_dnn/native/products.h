@@ -28,7 +28,9 @@ typedef void (*gemm_function)(const char *, const char *, const int *, const int
 /* Whether A stays in the processor's second cache, and three vectors of every row of B in its first:
    then nothing but B needs to be packed. */
 #define MOST 512
+#ifndef IS_SMALL
 #define IS_SMALL(I, K) ((I) * (K) <= 32768 && (K) <= MOST)
+#endif
 
 static inline vec load(const REAL *from) { return *(const loose *)from; }
 

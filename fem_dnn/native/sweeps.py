@@ -63,7 +63,7 @@ _SIGNATURES = {
 }
 
 
-def _pointer(values: Array | None) -> int | None:
+def pointer(values: Array | None) -> int | None:
     """Where contiguous values lie; the caller keeps them."""
     if values is None:
         return None
@@ -119,7 +119,7 @@ class CompiledSweeps:
 
     def _network(self, nodes: int, samples: int) -> _Network:
         pointers = (self._steps, self._inverse, self._root)
-        return _Network(len(self._steps), nodes, samples, *map(_pointer, pointers), self._product)
+        return _Network(len(self._steps), nodes, samples, *map(pointer, pointers), self._product)
 
     def state(
         self,
@@ -139,11 +139,11 @@ class CompiledSweeps:
         kept, room = [*map(_contiguous, weights)], np.empty((2, *f.shape[1:]))
         self._code.state_sweep(
             self._network(*f.shape[1:]),
-            *map(_pointer, kept),
+            *map(pointer, kept),
             activation,
             *map(_levels, (f, slope, tracked)),
             self._inside,
-            _pointer(room),
+            pointer(room),
         )
 
     def curvature(
@@ -161,10 +161,10 @@ class CompiledSweeps:
         self._code.curvature_sweep(
             self._network(*out.shape[1:]),
             *(levels.start, levels.stop),
-            *map(_pointer, kept),
+            *map(pointer, kept),
             activation,
             *map(_levels, (*given, out)),
-            _pointer(room),
+            pointer(room),
         )
 
     def tangent(
@@ -183,10 +183,10 @@ class CompiledSweeps:
         given = [_readable(a) for a in (f, slope, source)]
         self._code.tangent_sweep(
             self._network(*f.shape[1:]),
-            *map(_pointer, kept),
+            *map(pointer, kept),
             *map(_levels, (*given, df, du, tracked)),
             self._inside,
-            _pointer(room),
+            pointer(room),
         )
 
     def adjoint(
@@ -210,10 +210,10 @@ class CompiledSweeps:
         given = [_readable(a) for a in (slope, residuals, source)]
         self._code.adjoint_sweep(
             self._network(*p.shape[1:]),
-            _pointer(kept),
+            pointer(kept),
             *map(_levels, (*given, p, stages)),
             *self._fed,
-            _pointer(room),
+            pointer(room),
         )
 
     def second_adjoint(
@@ -233,11 +233,11 @@ class CompiledSweeps:
         dp, room = np.array(terminal, order="C"), np.empty((3, *terminal.shape))
         self._code.second_adjoint_sweep(
             self._network(*terminal.shape),
-            *map(_pointer, kept),
+            *map(pointer, kept),
             *map(_levels, (*given, du)),
-            _pointer(dp),
+            pointer(dp),
             *self._fed,
-            _pointer(room),
+            pointer(room),
         )
 
     def sums(
@@ -270,8 +270,8 @@ class CompiledSweeps:
             *(levels.start, levels.stop, len(pairs)),
             *(several([left[k] for left in lefts]) for k in range(2)),
             several(fs),
-            *(_pointer(w), _pointer(self._scale), self._common),
-            *(_pointer(kernel), _pointer(bias), _pointer(room)),
+            *(pointer(w), pointer(self._scale), self._common),
+            *(pointer(kernel), pointer(bias), pointer(room)),
         )
 
 
