@@ -121,18 +121,34 @@ panel(const int V, long I, long K, REAL alpha, matrix A, matrix B, long j, int a
              ldc);
 }
 
+static void small_product(long I, long J, long K, REAL alpha, matrix A, matrix B, int add, REAL *c,
+                          long ldc);
+
+/* Where B has fewer columns than a vector: C' = B' A', some rows of A at a time. */
 static void few_columns(long I, long J, long K, REAL alpha, matrix A, matrix B, int add, REAL *c,
                         long ldc)
 {
-    for (long i = 0; i < I; ++i) {
-        REAL sums[WIDTH];
-        for (long j = 0; j < J; ++j)
-            sums[j] = 0;
-        for (long k = 0; k < K; ++k)
+    REAL rows[WIDTH * MOST];
+    for (long first = 0; first < I; first += MOST) {
+        const long count = I - first < MOST ? I - first : MOST;
+        const matrix some = {A.at + first * A.row, A.column, A.row};
+        const matrix transposed = {B.at, B.column, B.row};
+        if (count >= WIDTH)
+            small_product(J, count, K, alpha, transposed, some, 0, rows, MOST);
+        else
             for (long j = 0; j < J; ++j)
-                sums[j] += A.at[i * A.row + k * A.column] * B.at[k * B.row + j * B.column];
-        for (long j = 0; j < J; ++j)
-            c[i * ldc + j] = alpha * sums[j] + (add ? c[i * ldc + j] : 0);
+                for (long i = 0; i < count; ++i) {
+                    REAL sum = 0;
+                    for (long k = 0; k < K; ++k)
+                        sum += transposed.at[j * transposed.row + k * transposed.column] *
+                               some.at[k * some.row + i * some.column];
+                    rows[j * MOST + i] = alpha * sum;
+                }
+        for (long i = 0; i < count; ++i)
+            for (long j = 0; j < J; ++j) {
+                REAL *to = c + (first + i) * ldc + j;
+                *to = rows[j * MOST + i] + (add ? *to : 0);
+            }
     }
 }
 
