@@ -28,9 +28,7 @@ typedef void (*gemm_function)(const char *, const char *, const int *, const int
 /* Whether A stays in the processor's second cache, and three vectors of every row of B in its first:
    then nothing but B needs to be packed. */
 #define MOST 512
-#ifndef IS_SMALL
 #define IS_SMALL(I, K) ((I) * (K) <= 32768 && (K) <= MOST)
-#endif
 
 static inline vec load(const REAL *from) { return *(const loose *)from; }
 
@@ -91,12 +89,12 @@ tile(const int R, const int V, long K, REAL alpha, const REAL *a, long row, long
     }
 }
 
-/* V vectors of columns of C, from column j on; of the first vector the lanes from `skip` on. */
+/* V vectors of columns of C, from column j on; of the first vector the lanes from `skip` on.
+   packed: room for as many columns of B. */
 static inline __attribute__((always_inline)) void
 panel(const int V, long I, long K, REAL alpha, matrix A, matrix B, long j, int add, long skip,
-      REAL *c, long ldc)
+      REAL *c, long ldc, REAL *packed)
 {
-    REAL packed[MOST * 3 * WIDTH];
     const REAL *b = B.at + j * B.column;
     long ldb = B.row, i = 0;
     c += j;
@@ -159,18 +157,19 @@ static void small_product(long I, long J, long K, REAL alpha, matrix A, matrix B
         few_columns(I, J, K, alpha, A, B, add, c, ldc);
         return;
     }
+    REAL packed[MOST * 3 * WIDTH];
     long j = 0;
     for (; j + 3 * WIDTH <= J; j += 3 * WIDTH)
-        panel(3, I, K, alpha, A, B, j, add, 0, c, ldc);
+        panel(3, I, K, alpha, A, B, j, add, 0, c, ldc, packed);
     if (j + 2 * WIDTH <= J) {
-        panel(2, I, K, alpha, A, B, j, add, 0, c, ldc);
+        panel(2, I, K, alpha, A, B, j, add, 0, c, ldc, packed);
         j += 2 * WIDTH;
     } else if (j + WIDTH <= J) {
-        panel(1, I, K, alpha, A, B, j, add, 0, c, ldc);
+        panel(1, I, K, alpha, A, B, j, add, 0, c, ldc, packed);
         j += WIDTH;
     }
     if (j < J) /* the last lanes of a vector that begins among the columns before */
-        panel(1, I, K, alpha, A, B, J - WIDTH, add, j - (J - WIDTH), c, ldc);
+        panel(1, I, K, alpha, A, B, J - WIDTH, add, j - (J - WIDTH), c, ldc, packed);
 }
 
 /* C = alpha A B, or that added to C. */
