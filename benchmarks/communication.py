@@ -22,10 +22,10 @@ from fem_dnn.controls import ControlSpace
 from fem_dnn.depth import SCHEMES, DepthLevels
 from fem_dnn.losses import L2Loss
 from fem_dnn.mesh import interval
+from fem_dnn.network import Network
 from fem_dnn.problem import LearningProblem
 from fem_dnn.regularization import Regularization
 from fem_dnn.sample_groups import SampleGroups
-from fem_dnn.state import Network
 from fem_dnn.width import WidthSpace
 
 Array = NDArray[np.float64]

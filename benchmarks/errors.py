@@ -11,10 +11,12 @@ from benchmarks.measure import DepthPoints, Quadrature
 from fem_dnn.activations import ACTIVATIONS
 from fem_dnn.controls import ControlValues
 from fem_dnn.depth import SCHEMES, DepthLevels
+from fem_dnn.network import LayerWeights, Network
 from fem_dnn.nonlocal_operator import NonlocalOperator, kernel_coefficients
 from fem_dnn.problem import LearningProblem, Linearisation
 from fem_dnn.solvers import Tolerances, solve_newton
-from fem_dnn.state import LayerWeights, Network, StateTrajectory, solve_state
+from fem_dnn.state import solve_state
+from fem_dnn.trajectories import StateTrajectory
 from fem_dnn.width import WidthSpace
 
 Array = NDArray[np.float64]

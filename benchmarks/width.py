@@ -35,10 +35,10 @@ from fem_dnn.depth import SCHEMES, DepthLevels
 from fem_dnn.gram import GramProblem
 from fem_dnn.losses import L2Loss
 from fem_dnn.mesh import interval
+from fem_dnn.network import Network
 from fem_dnn.problem import LearningProblem, Linearisation
 from fem_dnn.regularization import Regularization
 from fem_dnn.solvers import Tolerances, solve_newton
-from fem_dnn.state import Network
 from fem_dnn.width import WidthSpace
 
 Array = NDArray[np.float64]

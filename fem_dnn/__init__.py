@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from fem_dnn.feedback import feedback_control, run_loop
     from fem_dnn.losses import L2Loss, OutputLayer, OutputLoss
     from fem_dnn.mesh import DepthWidthMesh
+    from fem_dnn.network import LayerWeights, Network
     from fem_dnn.network_transfer import transfer
     from fem_dnn.nonlocal_operator import NonlocalOperator
     from fem_dnn.prediction import predict
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
         solve_newton,
         solve_sweep,
     )
-    from fem_dnn.state import LayerWeights, Network, solve_state
+    from fem_dnn.state import solve_state
     from fem_dnn.valuing import value
     from fem_dnn.verification import verify
     from fem_dnn.width import WidthSpace
@@ -79,7 +80,8 @@ _WHERE = {
         "solve_newton",
         "solve_sweep",
     ),
-    "state": ("LayerWeights", "Network", "solve_state"),
+    "network": ("LayerWeights", "Network"),
+    "state": ("solve_state",),
     "valuing": ("value",),
     "verification": ("verify",),
     "width": ("WidthSpace",),

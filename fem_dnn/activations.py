@@ -40,6 +40,7 @@ class Activation:
         inverse: v -> some u with sigma(u) = v, for v in the range; None where not known.
         in_place: (u, value, slope) puts sigma(u) and sigma'(u) there, without arrays on the way;
             `value` may be u. None where `evaluate` has to serve.
+        compiled: Its number in `native/activations.h`; None where it is not there.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Activation:
     high: float = inf
     inverse: Callable[[Array], Array] | None = None
     in_place: Write | None = None
+    compiled: int | None = None
 
     def write(self, u: Array, value: Array, slope: Array) -> None:
         """Put sigma(u) and sigma'(u), u of shape (node, sample), into arrays of that shape.
@@ -175,6 +177,7 @@ ACTIVATIONS: dict[str, Activation] = {
             increasing=True,
             inverse=np.arctanh,
             in_place=_write_tanh,
+            compiled=0,
         ),
         Activation(
             "sigmoid",
@@ -185,8 +188,19 @@ ACTIVATIONS: dict[str, Activation] = {
             increasing=True,
             low=0.0,
             inverse=logit,
+            compiled=1,
         ),
-        Activation("relu", _relu, 1.0, inf, inf, smooth=False, low=0.0, inverse=lambda v: v.copy()),
+        Activation(
+            "relu",
+            _relu,
+            1.0,
+            inf,
+            inf,
+            smooth=False,
+            low=0.0,
+            inverse=lambda v: v.copy(),
+            compiled=2,
+        ),
         Activation(
             "softplus",
             _softplus,
@@ -206,7 +220,16 @@ ACTIVATIONS: dict[str, Activation] = {
             low=_GELU_LOW,
             inverse=_inverse_gelu,
         ),
-        Activation("linear", _linear, 1.0, inf, 0.0, increasing=True, inverse=lambda v: v.copy()),
+        Activation(
+            "linear",
+            _linear,
+            1.0,
+            inf,
+            0.0,
+            increasing=True,
+            inverse=lambda v: v.copy(),
+            compiled=3,
+        ),
     )
 }
 """The activations by name."""

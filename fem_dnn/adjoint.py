@@ -17,16 +17,18 @@ from functools import cached_property, partial
 import numpy as np
 from numpy.typing import NDArray
 
+from fem_dnn.network import LayerWeights, Network
 from fem_dnn.slab import combine, solve_stages
-from fem_dnn.state import (
-    LayerWeights,
-    Network,
+from fem_dnn.state import for_samples
+from fem_dnn.team import at_once, several, share
+from fem_dnn.trajectories import (
+    Levelwise,
+    MarchedState,
     StateTrajectory,
     TangentTrajectory,
-    for_samples,
+    levelwise,
     put,
 )
-from fem_dnn.team import at_once
 
 Array = NDArray[np.float64]
 
@@ -48,6 +50,11 @@ class AdjointTrajectory:
     def q_at(self, levels: slice, out: Array | None = None) -> Array:
         """`q` at some levels, put into `out` where it is given."""
         return put(self.q[levels], out)
+
+    @property
+    def slopes(self) -> Levelwise:
+        """`q`, level by level."""
+        return levelwise(self.q)
 
     def of_samples(self, part: slice) -> AdjointTrajectory:
         """The same for some samples; views."""
@@ -73,6 +80,11 @@ class MarchedAdjoint(AdjointTrajectory):
     def q_at(self, levels: slice, out: Array | None = None) -> Array:
         """`q` at some levels, put into `out` where it is given."""
         return np.multiply(self.slope[levels], self.levels[levels], out=out)
+
+    @property
+    def slopes(self) -> Levelwise:
+        """`q`, level by level."""
+        return Levelwise(self.q_at, (self.slope, self.levels))
 
     def of_samples(self, part: slice) -> MarchedAdjoint:
         """The same for some samples; views."""
@@ -165,7 +177,7 @@ def solve_adjoint(
         residuals: mu (f - g) at the tracking points, shape (points, n_local, samples) or empty.
         source: What is added to p at the control levels, shape (levels, n_local, samples).
     """
-    count = network.levels.count
+    count, compiled = network.levels.count, network.sweeps(weights)
     ends = np.empty((network.levels.layers + 1, *terminal.shape))
     # Without stages, residuals and source P is p at the end of the slab.
     same = network.levels.scheme.explicit and not len(residuals) and source is None
@@ -173,6 +185,12 @@ def solve_adjoint(
 
     def work(samples: slice) -> None:
         ours, stored = slope[..., samples], P_at[..., samples]
+        if compiled is not None:
+            added, fed = None if source is None else source[..., samples], residuals[..., samples]
+            ends[-1, :, samples] = terminal[:, samples]
+            stages = None if same else stored
+            compiled.adjoint(weights.kernel, ours, fed, added, ends[..., samples], stages)
+            return
         added = None if source is None else source[..., samples]
         shape = (network.levels.scheme.levels, *ours.shape[1:])
         q, image = np.empty(shape), np.empty(shape)
@@ -189,9 +207,38 @@ def solve_adjoint(
                 stored[part] = P
 
     for_samples(network, work, terminal)
-    if source is not None:
+    if source is not None and compiled is None:
         P_at += source
     return MarchedAdjoint(ends, P_at, slope)
+
+
+def curvature_of(
+    network: Network, weights: LayerWeights, state: StateTrajectory, adjoint: AdjointTrajectory
+) -> Array:
+    """sigma''(u) P at the control levels, shape (levels, n_local, samples).
+
+    Args:
+        network: Width space, depth levels, activation.
+        weights: Kernel and bias.
+        state, adjoint: Those of the weights.
+    """
+    activation, compiled = network.activation, network.sweeps(weights)
+    curvature = np.empty(state.slope.shape)
+    marched = isinstance(state, MarchedState)
+
+    def work(levels: slice) -> None:
+        if compiled is not None and activation.compiled is not None and marched:
+            known = weights.kernel, weights.bias
+            trajectories = state.ends, adjoint.levels, curvature
+            compiled.curvature(levels, activation.compiled, known, *trajectories)
+            return
+        for part in several(levels, curvature[0].size):
+            u = np.empty_like(curvature[part])
+            weights.pre_activation(part, state.gathered_at(part), u)
+            np.multiply(activation.evaluate(u, 2)[2], adjoint.levels[part], out=curvature[part])
+
+    share(work, len(curvature))
+    return curvature
 
 
 def solve_second_adjoint(
@@ -222,10 +269,17 @@ def solve_second_adjoint(
     """
     levels = network.levels
     per_slab, explicit = levels.scheme.levels, levels.scheme.explicit
+    compiled = network.sweeps(weights, direction)
 
     def work(samples: slice) -> None:
         slope, bend, u = (a[..., samples] for a in (state.slope, curvature, tangent.u))
         known = adjoint.of_samples(samples)
+        if compiled is not None and isinstance(known, MarchedAdjoint):
+            end, fed, matrices = terminal[:, samples], residuals[..., samples], direction.kernel
+            compiled.second_adjoint(
+                weights.kernel, matrices, slope, bend, known.levels, fed, end, u
+            )
+            return
         size = min(levels.count, at_once(u[0].size * per_slab) * per_slab)
         driven = np.empty((size, *u.shape[1:]))
         q, image = np.empty((2, per_slab, *u.shape[1:]))

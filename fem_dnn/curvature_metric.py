@@ -31,8 +31,12 @@ from mpi4py import MPI
 from numpy.typing import NDArray
 
 from fem_dnn.adjoint import solve_adjoint
+from fem_dnn.controls import ControlParts
+from fem_dnn.features import features
+from fem_dnn.network import LayerWeights
 from fem_dnn.problem import LearningProblem, Linearisation, Metric
-from fem_dnn.state import LayerWeights, MarchedState, StateTrajectory, solve_tangent
+from fem_dnn.state import solve_tangent
+from fem_dnn.trajectories import MarchedState, StateTrajectory
 
 Array = NDArray[np.float64]
 
@@ -107,20 +111,20 @@ class CurvatureMetric:
         outputs = _outputs(at)
         strength = max(float(np.max(np.abs(pointwise), initial=0.0)), _strength(outputs))
         strength = self.controls.space.comm.allreduce(strength, op=MPI.MAX)
-        self._basis, features = _reduce(self._features(at), strength)
-        matrices, features = _node_matrices(features, pointwise), features[:, None]
+        psi, phi = _reduce(self._phi(at), strength)
+        matrices, phi = _node_matrices(phi, pointwise), phi[:, None]
         # Where the kernel is masked, the masked Psi is Q N' with Q orthonormal at every node.
-        self._inverse_gram: Array | None = None
+        inverse_gram: Array | None = None
         if self.controls.mask is not None:
-            gram = np.linalg.cholesky(self._masked_squares(self.controls.mask))
-            self._inverse_gram = np.linalg.inv(gram)
+            gram = np.linalg.cholesky(self._masked_squares(psi, self.controls.mask))
+            inverse_gram = np.linalg.inv(gram)
             transposed = gram.swapaxes(2, 3)
-            matrices, features = transposed @ matrices @ gram, transposed @ features
-        lower = np.linalg.cholesky(np.eye(self._basis.shape[2]) + matrices)
-        self._inverse = np.linalg.inv(lower)
-        self._directions, self._shrink = self._by_outputs(at, features, outputs, sketched)
+            matrices, phi = transposed @ matrices @ gram, transposed @ phi
+        inverse = np.linalg.inv(np.linalg.cholesky(np.eye(psi.shape[2]) + matrices))
+        self._features = features(psi, inverse, inverse_gram)
+        self._directions, self._shrink = self._by_outputs(at, phi, inverse, outputs, sketched)
 
-    def _features(self, at: Linearisation) -> Array:
+    def _phi(self, at: Linearisation) -> Array:
         """R''^{-1/2} Phi times sqrt(s), by what they belong to: (levels, nodes + 1, samples)."""
         levels, _, samples = at.state.slope.shape
         rows = []
@@ -131,27 +135,30 @@ class CurvatureMetric:
             rows.append(np.full((levels, 1, samples), self._roots["bias"] / root))
         return np.concatenate(rows, axis=1)
 
-    def _masked_squares(self, mask: NDArray[np.bool_]) -> Array:
+    def _masked_squares(self, psi: Array, mask: NDArray[np.bool_]) -> Array:
         """Psi' Psi over what a node's mask leaves, shape (levels, n_local, rank, rank)."""
-        levels, _, rank = self._basis.shape
+        levels, _, rank = psi.shape
         whole = np.vstack([mask, np.ones((int(self.controls.has_bias), mask.shape[1]), dtype=bool)])
-        squares = (self._basis[:, :, :, None] * self._basis[:, :, None]).reshape(
-            levels, -1, rank**2
-        )
+        squares = (psi[:, :, :, None] * psi[:, :, None]).reshape(levels, -1, rank**2)
         gram = whole.T.astype(float) @ squares
         return gram.reshape(levels, -1, rank, rank) + ROUND_OFF * np.eye(rank)
 
     def _by_outputs(
-        self, at: Linearisation, features: Array, outputs: Array | None, sketched: bool
+        self,
+        at: Linearisation,
+        phi: Array,
+        inverse: Array,
+        outputs: Array | None,
+        sketched: bool,
     ) -> tuple[Array, Array]:
         """U, (levels nodes rank, count), and 1 - (1 + theta)^{-1/2}, (count,)."""
-        levels, nodes, rank, _ = self._inverse.shape
+        levels, nodes, rank, _ = inverse.shape
         if outputs is not None:
-            count = outputs.shape[-1] // features.shape[-1]
-            jacobian = np.tile(features, count) * outputs[:, :, None, :]
-            root: Array = (self._inverse @ jacobian).reshape(levels * nodes * rank, -1)
+            count = outputs.shape[-1] // phi.shape[-1]
+            jacobian = np.tile(phi, count) * outputs[:, :, None, :]
+            root: Array = (inverse @ jacobian).reshape(levels * nodes * rank, -1)
         elif sketched:
-            root = self._sketch(GaussNewton(at, features, self._inverse))
+            root = self._sketch(GaussNewton(at, phi, inverse))
         else:
             return np.zeros((levels * nodes * rank, 0)), np.zeros(0)
         theta, vectors = np.linalg.eigh(self.controls.space.sum(root.T @ root))
@@ -163,7 +170,7 @@ class CurvatureMetric:
         """B with B B' the Nystrom approximation of a Gauss-Newton term A (Frangella, Tropp & Udell,
         SIAM J. Matrix Anal. Appl. 44, 2023): A Omega (Omega' A Omega)^{-1} (A Omega)'.
         """
-        space, (levels, nodes, rank, _) = self.controls.space, self._inverse.shape
+        space, (levels, nodes, rank, _) = self.controls.space, term.inverse.shape
         whole = np.random.default_rng(0).standard_normal((levels, space.n_nodes, rank, SKETCH))
         omega = whole[:, space.owned].reshape(levels * nodes * rank, SKETCH)
         image = term.product(omega)
@@ -173,19 +180,21 @@ class CurvatureMetric:
 
     def apply(self, z: Array) -> Array:
         """T z (collective)."""
-        rows = self._rows(z)
-        y = self._coordinates(rows)
-        change = self._without_outputs(y)
-        change = (self._inverse.swapaxes(2, 3) @ change[..., None])[..., 0] - y
-        return self._scaled(self._vector(z, self._moved(rows, change)))
+        result = z.copy()
+        parts = self.controls.split(result)
+        y = self._features.along(parts.kernel, parts.bias)
+        z = self._without_outputs(y)
+        self._features.move(parts.kernel, parts.bias, z, y, reduced=True)
+        return self._scaled(self._joined(parts, result))
 
     def apply_transpose(self, g: Array) -> Array:
         """T' g: a gradient by z (collective)."""
-        scaled = self._scaled(g)
-        rows = self._rows(scaled)
-        y = self._coordinates(rows)
-        change = self._without_outputs((self._inverse @ y[..., None])[..., 0]) - y
-        return self._vector(scaled, self._moved(rows, change))
+        result = self._scaled(g.copy())
+        parts = self.controls.split(result)
+        y = self._features.along(parts.kernel, parts.bias)
+        z = self._without_outputs(self._features.reduced(y))
+        self._features.move(parts.kernel, parts.bias, z, y, reduced=False)
+        return self._joined(parts, result)
 
     def in_single_precision(self) -> CurvatureMetric:
         """The same for vectors in single precision."""
@@ -203,18 +212,6 @@ class CurvatureMetric:
         """|z| of the Newton step for the Hessian s T^{-T} T^{-1} (collective)."""
         return self.controls.norm(self.apply_transpose(gradient)) / self.weight
 
-    def _coordinates(self, rows: Array) -> Array:
-        """Psi' of kernel rows and biases (Q' where they are masked): (levels, n_local, rank)."""
-        y = rows.swapaxes(1, 2) @ self._basis
-        return y if self._inverse_gram is None else (self._inverse_gram @ y[..., None])[..., 0]
-
-    def _moved(self, rows: Array, change: Array) -> Array:
-        """Rows changed, in place, along Psi (or Q); what a mask hides is not cared for."""
-        if self._inverse_gram is not None:
-            change = (self._inverse_gram.swapaxes(2, 3) @ change[..., None])[..., 0]
-        rows += self._basis @ change.swapaxes(1, 2)
-        return rows
-
     def _without_outputs(self, y: Array) -> Array:
         """(I - U (1 - (1 + theta)^{-1/2}) U') y."""
         if not len(self._shrink):
@@ -223,29 +220,18 @@ class CurvatureMetric:
         return y - (self._directions @ (self._shrink * along)).reshape(y.shape)
 
     def _scaled(self, vector: Array) -> Array:
-        """sqrt(s) R''^{-1/2} times a vector, a new one."""
-        result = vector.copy()
+        """sqrt(s) R''^{-1/2} times a vector, in its place."""
         for name, block in self.controls.blocks.items():
             if self._roots[name] != 1:
-                result[block] *= self._roots[name]
-        return result
+                vector[block] *= self._roots[name]
+        return vector
 
-    def _rows(self, vector: Array) -> Array:
-        """Kernel and bias at every node, a new array (levels, nodes + 1, n_local)."""
-        parts = self.controls.split(vector)
-        rows = [] if parts.kernel is None else [parts.kernel]
-        return np.concatenate(rows if parts.bias is None else [*rows, parts.bias[:, None]], axis=1)
-
-    def _vector(self, vector: Array, rows: Array) -> Array:
-        """A vector with these rows, and the learned outputs of another."""
-        controls, result = self.controls, vector.copy()
-        if controls.has_bias:
-            result[controls.blocks["bias"]] = rows[:, -1].reshape(-1)
-            rows = rows[:, :-1]
-        if controls.has_kernel:
-            kernel = rows if controls.mask is None else rows[:, controls.mask]
-            result[controls.blocks["kernel"]] = kernel.reshape(-1)
-        return result
+    def _joined(self, parts: ControlParts, vector: Array) -> Array:
+        """The vector whose parts have been changed; of a masked kernel they are no views."""
+        if parts.kernel is not None and self.controls.mask is not None:
+            kernel = parts.kernel[:, self.controls.mask]
+            vector[self.controls.blocks["kernel"]] = kernel.reshape(-1)
+        return vector
 
 
 class GaussNewton:

@@ -24,6 +24,7 @@ from slepc4py import SLEPc
 from threadpoolctl import threadpool_info
 
 from fem_dnn._version import __version__
+from fem_dnn.native.library import why_not
 
 REQUIRED = (
     "fenics-dolfinx",
@@ -300,4 +301,8 @@ def _optional_parts() -> list[Finding]:
             found.append(Finding("optional parts", module, "absent", Verdict.ABSENT, purpose))
         else:
             found.append(Finding("optional parts", module, "present", advice=purpose))
-    return found
+    purpose = "small networks in half the time, and less"
+    reason = why_not()
+    verdict = Verdict.GOOD if reason is None else Verdict.ABSENT
+    value = "compiled" if reason is None else f"absent: {reason}"
+    return [*found, Finding("optional parts", "sweeps in C", value, verdict, purpose)]

@@ -24,8 +24,9 @@ from slepc4py import SLEPc
 
 from fem_dnn.activations import Activation
 from fem_dnn.errors import FemDnnError
+from fem_dnn.network import LayerWeights, Network
 from fem_dnn.nonlocal_operator import NonlocalOperator
-from fem_dnn.state import LayerWeights, Network, solve_state, solve_tangent
+from fem_dnn.state import solve_state, solve_tangent
 
 Array = NDArray[np.float64]
 

@@ -13,6 +13,8 @@ Each level is stored column by column, as PETSc stores dense matrices: `as_petsc
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 from numpy.typing import NDArray
 from petsc4py import PETSc
@@ -33,18 +35,38 @@ class NonlocalOperator:
             [level, y, x] with y in mesh order. Kept, not copied.
     """
 
+    dense = True
+    """Whether the coefficients are what the kernel is held by."""
+
     def __init__(self, space: WidthSpace, level_weights: Array, coefficients: Array) -> None:
         self.space = space
         self.level_weights = level_weights
         self.coefficients = coefficients
-        omega = np.sqrt(level_weights)[:, None, None]
-        # Equal node weights are one number, which is quicker to multiply by, and cancel in K.
-        self._equal = bool(np.all(space.sqrt_weights == space.sqrt_weights[0]))
-        self._sqrt_hx = space.sqrt_weights[space.owned, None][: 1 if self._equal else None]
-        self._scale = omega * self._sqrt_hx
-        self._inverse = 1 / self._scale
-        self._inverse_omega = 1 / omega
-        self._cancel = self._equal and space.comm.size == 1
+
+    @cached_property
+    def _equal(self) -> bool:
+        """Whether node weights are one number: quicker to multiply by, and it cancels in K."""
+        return bool(np.all(self.space.sqrt_weights == self.space.sqrt_weights[0]))
+
+    @cached_property
+    def _cancel(self) -> bool:
+        return self._equal and self.space.comm.size == 1
+
+    @cached_property
+    def _sqrt_hx(self) -> Array:
+        return self.space.sqrt_weights[self.space.owned, None][: 1 if self._equal else None]
+
+    @cached_property
+    def _scale(self) -> Array:
+        return np.sqrt(self.level_weights)[:, None, None] * self._sqrt_hx
+
+    @cached_property
+    def _inverse(self) -> Array:
+        return 1 / self._scale
+
+    @cached_property
+    def _inverse_omega(self) -> Array:
+        return 1 / np.sqrt(self.level_weights)[:, None, None]
 
     @property
     def rows(self) -> Array:

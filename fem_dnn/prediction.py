@@ -17,12 +17,13 @@ from fem_dnn.datasets import Scaling
 from fem_dnn.errors import BadInput
 from fem_dnn.gram.operator import GramOperator
 from fem_dnn.losses import OutputLayer
+from fem_dnn.network import LayerWeights
 from fem_dnn.nonlocal_operator import NonlocalOperator, kernel_coefficients
 from fem_dnn.request import CaseLike, Request, read_any
 from fem_dnn.result_folder import write_failure, write_files
 from fem_dnn.results import provenance
 from fem_dnn.slab import SlabFailure
-from fem_dnn.state import LayerWeights, solve_state
+from fem_dnn.state import solve_state
 
 NETWORK_ARRAYS = ("x", "t", "control_t", "kernel", "bias")
 """What it takes to run a network where it was trained."""

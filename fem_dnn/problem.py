@@ -16,23 +16,17 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fem_dnn.adjoint import AdjointTrajectory, solve_adjoint, solve_second_adjoint
+from fem_dnn.adjoint import AdjointTrajectory, curvature_of, solve_adjoint, solve_second_adjoint
 from fem_dnn.controls import ControlParts, ControlSpace
 from fem_dnn.losses import LossPoint, LossTangent, OutputLayer, TerminalLoss
+from fem_dnn.network import LayerWeights, Network
 from fem_dnn.nonlocal_operator import NonlocalOperator
 from fem_dnn.regularization import Regularization
 from fem_dnn.sample_groups import SampleGroups
-from fem_dnn.sample_sums import Levelwise, levelwise, sample_sums
+from fem_dnn.sample_sums import sample_sums
 from fem_dnn.slab import SlabFailure
-from fem_dnn.state import (
-    LayerWeights,
-    Network,
-    StateTrajectory,
-    TangentTrajectory,
-    solve_state,
-    solve_tangent,
-)
-from fem_dnn.team import several, share
+from fem_dnn.state import solve_state, solve_tangent
+from fem_dnn.trajectories import Levelwise, StateTrajectory, TangentTrajectory, levelwise
 from fem_dnn.work import Work
 
 Array = NDArray[np.float64]
@@ -266,7 +260,7 @@ class Linearisation:
         The derivative of J, whether it points out of the controls' bounds or not.
         """
         loss = self.loss_point
-        pairs = [(self.adjoint.q_at, self.state.gathered_at)]
+        pairs = [(self.adjoint.slopes, self.state.functions)]
         gradient = self.sums(pairs, loss.functions, loss.offsets)
         self.problem.regularization.add_action(self.control, gradient)
         return gradient
@@ -295,17 +289,7 @@ class Linearisation:
     @cached_property
     def curvature(self) -> Array:
         """sigma''(u) p at the control levels, shape (levels, n_local, samples)."""
-        state, evaluate = self.state, self.problem.network.activation.evaluate
-        curvature = np.empty_like(state.slope)
-
-        def work(levels: slice) -> None:
-            for part in several(levels, curvature[0].size):
-                u = np.empty_like(curvature[part])
-                self.weights.pre_activation(part, state.gathered_at(part), u)
-                np.multiply(evaluate(u, 2)[2], self.adjoint.levels[part], out=curvature[part])
-
-        share(work, len(curvature))
-        return curvature
+        return curvature_of(self.problem.network, self.weights, self.state, self.adjoint)
 
     def hessian_action(self, direction: Array) -> Array:
         """The reduced Hessian applied to a direction (exact; collective).
@@ -364,8 +348,8 @@ class Linearisation:
     ) -> Array:
         """Derivative of the gradient where those of state, adjoint and loss are known."""
         pairs: list[tuple[Levelwise, Levelwise]] = [
-            (levelwise(dq), self.state.gathered_at),
-            (self.adjoint.q_at, tangent.gathered_at),
+            (levelwise(dq), self.state.functions),
+            (self.adjoint.slopes, tangent.functions),
         ]
         product = self.sums(pairs, loss.functions, loss.offsets)
         self.problem.regularization.add_action(direction, product)
@@ -379,4 +363,5 @@ class Linearisation:
     ) -> Array:
         """The control vector of sums over the samples (`sample_sums`), as a gradient is one."""
         problem = self.problem
-        return sample_sums(problem.controls, problem.sample_weights, pairs, functions, offsets)
+        controls, w, compiled = problem.controls, problem.sample_weights, problem.network.compiled
+        return sample_sums(controls, w, pairs, functions, offsets, compiled)

@@ -27,12 +27,12 @@ from fem_dnn.assembly import Model, given_weights, learning_problem
 from fem_dnn.controls import ControlParts, ControlSpace
 from fem_dnn.gram.choice import representation
 from fem_dnn.ingredients import Ingredients, Samples
+from fem_dnn.network import Network
 from fem_dnn.problem import LearningProblem, Linearisation
 from fem_dnn.sample_groups import SampleGroups
 from fem_dnn.solvers.history import Accuracy
 from fem_dnn.solvers.method import Method
 from fem_dnn.solvers.solution import Solution, Tolerances
-from fem_dnn.state import Network
 from fem_dnn.width import WidthSpace
 
 Array = NDArray[np.float64]

@@ -23,7 +23,8 @@ from fem_dnn.collective import on_root
 from fem_dnn.controls import ControlParts, ControlSpace
 from fem_dnn.depth import DepthLevels
 from fem_dnn.derivative_forms import depth_form, width_form
-from fem_dnn.team import several, share
+from fem_dnn.native.blas import add_multiple
+from fem_dnn.team import share
 from fem_dnn.width import WidthSpace
 
 Array = NDArray[np.float64]
@@ -214,8 +215,7 @@ class Regularization:
     @staticmethod
     def _add_multiple(factor: float, values: Array, out: Array) -> None:
         def work(part: slice) -> None:
-            for piece in several(part, 1):
-                out[piece] += factor * values[piece]
+            add_multiple(factor, values[part], out[part])
 
         share(work, len(values))
 

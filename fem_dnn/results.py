@@ -19,10 +19,11 @@ from fem_dnn.assembly import Model
 from fem_dnn.files import write_whole
 from fem_dnn.gram.linearisation import GramLinearisation
 from fem_dnn.gram.operator import GramOperator
+from fem_dnn.network import LayerWeights
 from fem_dnn.nonlocal_operator import kernel_values
 from fem_dnn.problem import Linearisation
 from fem_dnn.solvers import Solution
-from fem_dnn.state import LayerWeights, StateTrajectory
+from fem_dnn.trajectories import StateTrajectory
 
 Array = NDArray[np.float64]
 

@@ -12,182 +12,22 @@ it: f and sigma'(u). Threads of a `team` march some of the samples each.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fem_dnn.activations import Activation
-from fem_dnn.depth import DepthLevels
+from fem_dnn.network import LayerWeights, Network
 from fem_dnn.nonlocal_operator import NonlocalOperator
 from fem_dnn.slab import Slopes, combine, solve_stages
-from fem_dnn.team import at_once, several, share
-from fem_dnn.width import WidthSpace
+from fem_dnn.team import at_once, share
+from fem_dnn.trajectories import (
+    MarchedState,
+    MarchedTangent,
+    StateTrajectory,
+    TangentTrajectory,
+)
 
 Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
-class Network:
-    """The network without its weights: width space, depth levels, activation."""
-
-    space: WidthSpace
-    levels: DepthLevels
-    activation: Activation
-
-    @property
-    def stages_are_ends(self) -> bool:
-        """Whether sqrt(h) f at the levels can be had from f at the slab ends by scaling."""
-        return self.levels.scheme.explicit and self.space.comm.size == 1
-
-
-@dataclass(frozen=True, eq=False)
-class LayerWeights:
-    """Kernel and bias as the sweeps use them, or a direction in which they change.
-
-    Attributes:
-        operator: The nonlocal operator K; None where there is no kernel.
-        bias: Values b at this rank's nodes, shape (levels, n_local, 1); None where there is none.
-    """
-
-    operator: NonlocalOperator | None
-    bias: Array | None
-
-    def pre_activation(self, levels: int | slice, gathered: Array | None, out: Array) -> None:
-        """Put Kf + b at some levels into `out`, from sqrt(h) f there on all nodes."""
-        if self.operator is None or gathered is None:
-            out[...] = 0.0 if self.bias is None else self.bias[levels]
-        else:
-            self.operator.apply(levels, gathered, out=out)
-            if self.bias is not None:
-                out += self.bias[levels]
-
-
-def put(values: Array, out: Array | None) -> Array:
-    """The values themselves; where `out` is given, a copy of them there."""
-    if out is None:
-        return values
-    np.copyto(out, values)
-    return out
-
-
-@dataclass(eq=False)
-class StateTrajectory:
-    """The state along the depth.
-
-    Attributes:
-        ends: f(t_n^-) at the slab ends, shape (layers + 1, n_local, samples).
-        u: Pre-activations at the levels, shape (levels, n_local, samples).
-        slope: sigma'(u), same shape.
-        gathered: sqrt(h) f at the levels on all nodes, shape (levels, n_nodes, samples); None
-            without a kernel.
-        tracked: f at the tracking points, shape (tracking points, n_local, samples).
-    """
-
-    ends: Array
-    u: Array
-    slope: Array
-    gathered: Array | None
-    tracked: Array
-
-    def gathered_at(self, levels: slice, out: Array | None = None) -> Array | None:
-        """`gathered` at some levels, put into `out` where it is given."""
-        return None if self.gathered is None else put(self.gathered[levels], out)
-
-    def of_samples(self, part: slice) -> StateTrajectory:
-        """The same for some samples; views."""
-        gathered = None if self.gathered is None else self.gathered[..., part]
-        ends, u, slope = (a[..., part] for a in (self.ends, self.u, self.slope))
-        return StateTrajectory(ends, u, slope, gathered, self.tracked[..., part])
-
-
-class _MarchedStages:
-    """sqrt(h) f at the levels of a march: kept, or made when asked for from f at the slab ends.
-
-    Args:
-        operator: K; None where there is no kernel.
-        ends: f at the slab ends.
-        kept: sqrt(h) f at the levels on all nodes; None where it is to be made.
-    """
-
-    def __init__(self, operator: NonlocalOperator | None, ends: Array, kept: Array | None) -> None:
-        self.operator, self.ends, self.kept = operator, ends, kept
-
-    @cached_property
-    def gathered(self) -> Array | None:
-        """sqrt(h) f at the levels on all nodes."""
-        return self.gathered_at(slice(0, len(self.ends) - 1 if self.kept is None else None))
-
-    def gathered_at(self, levels: slice, out: Array | None = None) -> Array | None:
-        """`gathered` at some levels."""
-        if self.operator is None:
-            return None
-        if self.kept is None:
-            return self.operator.gather(self.ends[levels], out=out)
-        return put(self.kept[levels], out)
-
-
-class MarchedState(_MarchedStages, StateTrajectory):  # type: ignore[misc]
-    """A state that solves its equation: what follows from it at once is made when asked for.
-
-    Args:
-        weights: Kernel and bias. `u` must be asked for before they change.
-        ends, slope, tracked: As in `StateTrajectory`.
-        kept: As in `_MarchedStages`.
-    """
-
-    def __init__(
-        self, weights: LayerWeights, ends: Array, slope: Array, tracked: Array, kept: Array | None
-    ) -> None:
-        super().__init__(weights.operator, ends, kept)
-        self.weights, self.slope, self.tracked = weights, slope, tracked
-
-    @cached_property
-    def u(self) -> Array:  # type: ignore[override]
-        """Pre-activations at the levels."""
-        return pre_activations(self.weights, self)
-
-    def of_samples(self, part: slice) -> MarchedState:
-        """The same for some samples; views."""
-        ends, slope, tracked = (a[..., part] for a in (self.ends, self.slope, self.tracked))
-        kept = None if self.kept is None else self.kept[..., part]
-        return MarchedState(self.weights, ends, slope, tracked, kept)
-
-
-@dataclass(eq=False)
-class TangentTrajectory:
-    """Derivative of the state in a direction of the controls; attributes as in the state's."""
-
-    ends: Array
-    u: Array
-    gathered: Array | None
-    tracked: Array = field(repr=False)
-
-    def gathered_at(self, levels: slice, out: Array | None = None) -> Array | None:
-        """`gathered` at some levels, put into `out` where it is given."""
-        return None if self.gathered is None else put(self.gathered[levels], out)
-
-
-class MarchedTangent(_MarchedStages, TangentTrajectory):  # type: ignore[misc]
-    """A tangent that solves its equation; see `MarchedState`."""
-
-    def __init__(
-        self,
-        operator: NonlocalOperator | None,
-        ends: Array,
-        u: Array,
-        tracked: Array,
-        kept: Array | None,
-    ) -> None:
-        super().__init__(operator, ends, kept)
-        self.u, self.tracked = u, tracked
-
-    def of_samples(self, part: slice) -> MarchedTangent:
-        """The same for some samples; views."""
-        ends, u, tracked = (a[..., part] for a in (self.ends, self.u, self.tracked))
-        kept = None if self.kept is None else self.kept[..., part]
-        return MarchedTangent(self.operator, ends, u, tracked, kept)
 
 
 # An overflow shows in the state, which the caller judges: no warnings on the way.
@@ -274,6 +114,12 @@ def _room(network: Network, operator: NonlocalOperator | None, samples: int) -> 
 
 def _march_state(network: Network, state: MarchedState, inputs: Array) -> None:
     weights, per_slab = state.weights, network.levels.scheme.levels
+    number, compiled = network.activation.compiled, network.sweeps(weights)
+    if compiled is not None and number is not None:
+        state.ends[0] = inputs
+        known = weights.kernel, weights.bias
+        compiled.state(number, known, state.ends, state.slope, state.tracked)
+        return
     operator, kept = weights.operator, state.kept
     u = np.empty((per_slab, *inputs.shape))
 
@@ -295,15 +141,6 @@ def _march_state(network: Network, state: MarchedState, inputs: Array) -> None:
         return slopes
 
     march(network, inputs, slopes_of_slab, state.tracked, state.ends)
-
-
-def pre_activations(weights: LayerWeights, state: StateTrajectory) -> Array:
-    """Kf + b along a state, with other weights or a change of them: shape of the state's slope."""
-    u = np.empty_like(state.slope)
-    for part in several(slice(0, len(u)), u[0].size):
-        gathered = None if weights.operator is None else state.gathered_at(part)
-        weights.pre_activation(part, gathered, u[part])
-    return u
 
 
 def solve_tangent(
@@ -348,6 +185,12 @@ def _march_tangent(
     tangent: MarchedTangent,
 ) -> None:
     u, kept = tangent.u, tangent.kept
+    compiled = network.sweeps(weights, direction)
+    if compiled is not None and isinstance(state, MarchedState):
+        tangent.ends[0] = start
+        step, into = (direction.kernel, direction.bias), (tangent.ends, u, tangent.tracked)
+        compiled.tangent(weights.kernel, step, state.ends, state.slope, source, *into)
+        return
     operator, per_slab = weights.operator, network.levels.scheme.levels
     slabs = at_once(start.size * per_slab)
     driven = np.empty((slabs * per_slab, *start.shape))

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from fem_dnn.adjoint import solve_adjoint
 from fem_dnn.problem import LearningProblem
-from fem_dnn.state import pre_activations, solve_tangent
+from fem_dnn.state import solve_tangent
+from fem_dnn.trajectories import pre_activations
 
 Array = NDArray[np.float64]
 

@@ -4,7 +4,9 @@ All data are drawn in file order, so that a problem is the same on any communica
 great pattern: build it on `MPI.COMM_WORLD` and, on every rank, on `MPI.COMM_SELF`, and compare.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from unittest.mock import patch
 
 import numpy as np
 from mpi4py import MPI
@@ -15,10 +17,10 @@ from fem_dnn.controls import ControlSpace, ControlValues
 from fem_dnn.depth import SCHEMES, DepthLevels, gauss_legendre, lagrange_basis
 from fem_dnn.losses import POINTWISE, L2Loss, OutputLayer, OutputLoss, TerminalLoss
 from fem_dnn.mesh import interval, rectangle
+from fem_dnn.network import LayerWeights, Network
 from fem_dnn.nonlocal_operator import NonlocalOperator, kernel_coefficients
 from fem_dnn.problem import LearningProblem, Tracking
 from fem_dnn.regularization import Regularization
-from fem_dnn.state import LayerWeights, Network
 from fem_dnn.width import WidthSpace
 
 Array = NDArray[np.float64]
@@ -48,6 +50,13 @@ def make_network(
     if isinstance(activation, str):
         activation = ACTIVATIONS[activation]
     return Network(space, DepthLevels(SCHEMES[scheme], np.asarray(points, dtype=float)), activation)
+
+
+@contextmanager
+def sweeps_in_numpy() -> Iterator[None]:
+    """Networks made or used for the first time in the meantime have no compiled sweeps."""
+    with patch("fem_dnn.network.compiled_sweeps", lambda *_: None):
+        yield
 
 
 def uniform(depth: float, layers: int) -> Array:

@@ -6,9 +6,9 @@ from helpers import GRADED, in_file_order, random_control, random_problem, relat
 from mpi4py import MPI
 
 from fem_dnn.depth import SCHEMES, DepthLevels
+from fem_dnn.network import LayerWeights, Network
 from fem_dnn.nonlocal_operator import NonlocalOperator
 from fem_dnn.problem import LearningProblem, Tracking
-from fem_dnn.state import LayerWeights, Network
 
 pytestmark = pytest.mark.mpi
 

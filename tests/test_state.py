@@ -16,7 +16,8 @@ from mpi4py import MPI
 
 from fem_dnn.activations import ACTIVATIONS
 from fem_dnn.depth import SCHEMES
-from fem_dnn.state import LayerWeights, solve_state, solve_tangent
+from fem_dnn.network import LayerWeights
+from fem_dnn.state import solve_state, solve_tangent
 
 pytestmark = pytest.mark.mpi
 

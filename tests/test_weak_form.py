@@ -9,8 +9,9 @@ from mpi4py import MPI
 from fem_dnn.activations import ACTIVATIONS
 from fem_dnn.depth import SCHEMES, DepthLevels, dg_time_matrix
 from fem_dnn.mesh import DepthWidthMesh, MeshArrays, interval, rectangle
+from fem_dnn.network import LayerWeights, Network
 from fem_dnn.nonlocal_operator import NonlocalOperator, kernel_coefficients
-from fem_dnn.state import LayerWeights, Network, solve_state
+from fem_dnn.state import solve_state
 from fem_dnn.weak_form import (
     CylinderSpace,
     adjoint_transport_form,

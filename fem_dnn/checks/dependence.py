@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from fem_dnn.checks.causes import likely_cause
 from fem_dnn.checks.check import ROUND_OFF, Check, not_applicable
 from fem_dnn.checks.subject import Subject
+from fem_dnn.network import LayerWeights
 from fem_dnn.nonlocal_operator import NonlocalOperator
 from fem_dnn.slab import SlabFailure
-from fem_dnn.state import LayerWeights
 
 Array = NDArray[np.float64]
 

@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 from fem_dnn.assembly import Model, local_samples
 from fem_dnn.controls import ControlParts
 from fem_dnn.depth import DepthLevels, lagrange_basis
+from fem_dnn.network import LayerWeights, Network
 from fem_dnn.nonlocal_operator import NonlocalOperator
 from fem_dnn.problem import Linearisation
 from fem_dnn.slab import combine
-from fem_dnn.state import LayerWeights, Network, StateTrajectory, solve_state
+from fem_dnn.state import solve_state
+from fem_dnn.trajectories import StateTrajectory
 
 Array = NDArray[np.float64]
 

@@ -104,7 +104,7 @@ class EndPointMap:
             if problem.controls.outputs:
                 functions = (dz * self.root) @ at.state.ends[-1].T
                 offsets = dz @ self.root
-        return at.sums([(self.adjoint(terminal).q_at, at.state.gathered_at)], functions, offsets)
+        return at.sums([(self.adjoint(terminal).slopes, at.state.functions)], functions, offsets)
 
     def adjoint(self, terminal: Array) -> AdjointTrajectory:
         """The adjoint that a terminal value (n_local, samples) alone drives (collective)."""

@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from fem_dnn.state import Network
+from fem_dnn.network import Network
 
 Array = NDArray[np.float64]
 

@@ -22,8 +22,9 @@ from fem_dnn.gram.operator import GramOperator
 from fem_dnn.gram.stretch import Desk, Stretch
 from fem_dnn.gram.sweeps import Direction, gradient_back, hessian_back, solve_tangent
 from fem_dnn.losses import LossPoint
+from fem_dnn.network import LayerWeights
 from fem_dnn.problem import Coordinates, Linearisation
-from fem_dnn.state import LayerWeights, StateTrajectory
+from fem_dnn.trajectories import StateTrajectory
 
 if TYPE_CHECKING:
     from fem_dnn.gram.problem import GramProblem

@@ -28,6 +28,8 @@ class GramOperator(NonlocalOperator):
         right: Values of f_s, same shape. Both are kept, not copied.
     """
 
+    dense = False
+
     def __init__(self, space: WidthSpace, level_weights: Array, left: Array, right: Array) -> None:
         self.space = space
         self.left, self.right = left, right

@@ -30,15 +30,10 @@ from numpy.typing import NDArray
 
 from fem_dnn.adjoint import AdjointTrajectory, solve_adjoint, transpose
 from fem_dnn.integration import integrate, integrate_back
+from fem_dnn.network import LayerWeights
 from fem_dnn.problem import LearningProblem, Linearisation
-from fem_dnn.sample_sums import levelwise
-from fem_dnn.state import (
-    LayerWeights,
-    StateTrajectory,
-    TangentTrajectory,
-    pre_activations,
-    solve_tangent,
-)
+from fem_dnn.state import solve_tangent
+from fem_dnn.trajectories import StateTrajectory, TangentTrajectory, levelwise, pre_activations
 
 Array = NDArray[np.float64]
 
@@ -239,7 +234,7 @@ class OptimalityPoint(Linearisation):
     def stationarity_part(self, q: Array) -> Array:
         """L_cP dP with q = sigma'(u) dP: the stationarity equation's change with the adjoint."""
         K, n = self.problem.controls.outputs, len(self._nothing)
-        pairs = [(levelwise(q), self.state.gathered_at)]
+        pairs = [(levelwise(q), self.state.functions)]
         return self.sums(pairs, np.zeros((K, n)), np.zeros(K))
 
     def _image(self, weights: LayerWeights, stages: Array) -> tuple[Array, Array]:

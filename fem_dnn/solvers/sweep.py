@@ -31,12 +31,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fem_dnn.problem import LearningProblem, Linearisation
-from fem_dnn.sample_sums import levelwise
 from fem_dnn.slab import SlabFailure
 from fem_dnn.solvers.descent import Descent
 from fem_dnn.solvers.method import Method, Way
 from fem_dnn.solvers.step import SHORTEST, TOO_MANY, Failures, is_noise
-from fem_dnn.state import pre_activations
+from fem_dnn.trajectories import levelwise, pre_activations
 
 Array = NDArray[np.float64]
 
@@ -164,7 +163,7 @@ def _hamiltonian_slope(at: Linearisation, q: Array) -> Array:
     problem = at.problem
     K = problem.controls.outputs
     functions, offsets = np.zeros((K, problem.network.space.n_local)), np.zeros(K)
-    return at.sums([(levelwise(q), at.state.gathered_at)], functions, offsets)
+    return at.sums([(levelwise(q), at.state.functions)], functions, offsets)
 
 
 def _q(at: Linearisation, control: Array) -> Array:

@@ -16,10 +16,11 @@ from fem_dnn.adjoint import AdjointTrajectory, solve_adjoint
 from fem_dnn.controls import ControlSpace
 from fem_dnn.depth import DepthLevels
 from fem_dnn.losses import OutputLayer
+from fem_dnn.network import LayerWeights, Network
 from fem_dnn.nonlocal_operator import NonlocalOperator
 from fem_dnn.problem import LearningProblem, Linearisation, Tracking
 from fem_dnn.regularization import Regularization
-from fem_dnn.state import LayerWeights, Network, StateTrajectory
+from fem_dnn.trajectories import StateTrajectory
 from fem_dnn.work import Work
 
 Array = NDArray[np.float64]

@@ -12,8 +12,8 @@ from fem_dnn.adjoint import transpose
 from fem_dnn.depth import SCHEMES
 from fem_dnn.integration import Integral, integrate, integrate_back
 from fem_dnn.mesh import DepthWidthMesh
+from fem_dnn.network import LayerWeights
 from fem_dnn.solvers.optimality_system import OptimalityPoint, SystemSpace, Unknowns
-from fem_dnn.state import LayerWeights
 from fem_dnn.verification import fitted_order
 from fem_dnn.weak_form import (
     CylinderSpace,
