@@ -24,8 +24,6 @@ would make I + C indefinite. T is exact for no Hessian and right for every one: 
 
 from __future__ import annotations
 
-from copy import copy
-
 import numpy as np
 from mpi4py import MPI
 from numpy.typing import NDArray
@@ -195,14 +193,6 @@ class CurvatureMetric:
         z = self._without_outputs(self._features.reduced(y))
         self._features.move(parts.kernel, parts.bias, z, y, reduced=False)
         return self._joined(parts, result)
-
-    def in_single_precision(self) -> CurvatureMetric:
-        """The same for vectors in single precision."""
-        single = copy(self)
-        for name in ("_basis", "_inverse", "_inverse_gram", "_directions", "_shrink"):
-            values = getattr(self, name)
-            setattr(single, name, None if values is None else values.astype(np.float32))
-        return single
 
     def unseen(self, step: Array) -> Array:
         """Nothing: this metric sees every step."""

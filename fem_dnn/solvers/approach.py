@@ -30,6 +30,7 @@ from fem_dnn.solvers.limited_memory import LimitedMemory
 from fem_dnn.solvers.petsc import NOISE
 
 Array = NDArray[np.float64]
+Single = NDArray[np.float32]
 
 STEPS = 20
 """Of a stretch, at most."""
@@ -103,8 +104,7 @@ class _Stretch:
     """
 
     def __init__(self, descent: Descent, metric: CurvatureMetric, longest: float) -> None:
-        self.problem, self.metric = descent.petsc.problem, metric.in_single_precision()
-        self.longest = longest
+        self.problem, self.metric, self.longest = descent.petsc.problem, metric, longest
         self.enough = NEAR * descent.target
         self.memory = LimitedMemory(self.problem.controls, 1 / metric.weight, PAIRS)
         self.taken, self.last = 0, 0.0
@@ -112,30 +112,29 @@ class _Stretch:
     def run(self, at: Linearisation) -> Linearisation:
         """Take steps; the point reached."""
         controls = self.problem.controls
-        size = at.gradient_norm  # the unit of gradients and directions: single precision is small
+        size = at.gradient_norm  # the unit of gradients: single precision is small
         gradient = self._gradient(at, size)
         while self.taken < STEPS and at.gradient_norm > self.enough:
-            direction = self.memory.apply(gradient)
-            np.negative(direction, out=direction)
-            slope = size**2 * controls.dot(gradient, direction)
-            if not slope < -NOISE * abs(at.objective):
+            direction = -self.memory.apply(gradient)
+            slope = size**2 * float(controls.sum(np.dot(gradient, direction)))
+            if not slope < 0:
                 break
-            step = size * self.metric.apply(direction).astype(np.float64)
+            step = self.metric.apply(size * direction.astype(np.float64))
             length = controls.norm(step)
             found = self._lower(at, step, slope, min(1.0, self.longest / length))
             if found is None:
                 break
             part, at = found
             before, gradient = gradient, self._gradient(at, size)
-            direction *= np.float32(part)
-            self.memory.add(direction, gradient - before)
+            self.memory.add(np.float32(part) * direction, gradient - before)
             self.taken, self.last = self.taken + 1, part * length
             self.longest = GROWTH * self.last
         return at
 
-    def _gradient(self, at: Linearisation, size: float) -> NDArray[np.float32]:
+    def _gradient(self, at: Linearisation, size: float) -> Single:
         """T' gradient."""
-        return self.metric.apply_transpose((at.gradient / size).astype(np.float32))
+        unit: Array = np.divide(at.gradient, size)
+        return self.metric.apply_transpose(unit).astype(np.float32)
 
     def _lower(
         self, at: Linearisation, step: Array, slope: float, part: float
@@ -144,13 +143,26 @@ class _Stretch:
         least = SHORTEST * part
         while part >= least:
             trial = self.problem.linearise(self.problem.moved(at, part * step))
-            excess = _objective(trial) - at.objective - part * slope
+            excess = self._change(at, trial, step, part, slope) - part * slope
             if excess <= (DECREASE - 1) * part * slope and _has_gradient(trial):
                 return part, trial
             # The parabola through both values and the slope has its minimum there.
             lowest = -0.5 * slope * part**2 / excess if math.isfinite(excess) else 0.0
             part = min(max(lowest, 0.1 * part), 0.5 * part)
         return None
+
+
+    def _change(
+        self, at: Linearisation, trial: Linearisation, step: Array, part: float, slope: float
+    ) -> float:
+        """Of J by a part of a step; from the slopes at both ends where round-off hides it.
+
+        As in `petsc.PetscProblem.objective`.
+        """
+        change = _objective(trial) - at.objective
+        if abs(change) > NOISE * abs(at.objective) or not _has_gradient(trial):
+            return change
+        return 0.5 * part * (slope + self.problem.controls.dot(trial.gradient, step))
 
 
 def _objective(trial: Linearisation) -> float:
