@@ -84,7 +84,8 @@ def _worth_while(descent: Descent) -> bool:
     """Whether a stretch is to be expected to do well, after those in the history."""
     history = descent.history
     *before, last = history.iterations
-    if history.linear_iterations or not descent.iterations_left or len(before) >= STRETCHES:
+    begun = last.hessian_solves > 0  # by Newton's method
+    if begun or not descent.iterations_left or len(before) >= STRETCHES:
         return False
     if last.gradient_norm <= NEAR * descent.target:
         return False
@@ -150,7 +151,6 @@ class _Stretch:
             lowest = -0.5 * slope * part**2 / excess if math.isfinite(excess) else 0.0
             part = min(max(lowest, 0.1 * part), 0.5 * part)
         return None
-
 
     def _change(
         self, at: Linearisation, trial: Linearisation, step: Array, part: float, slope: float

@@ -1,13 +1,13 @@
 """Quasi-Newton steps on the way to a minimiser."""
 
-from dataclasses import replace
+from itertools import pairwise
 
-import numpy as np
 import pytest
 from helpers import everywhere, random_control, random_problem, relative, uniform
 from mpi4py import MPI
 
 from fem_dnn.curvature_metric import FEW_CONTROLS
+from fem_dnn.problem import LearningProblem
 from fem_dnn.slab import SlabFailure
 from fem_dnn.solvers import Tolerances, approach, solve_newton
 from fem_dnn.solvers.history import Waypoint
@@ -21,7 +21,8 @@ def valley(comm=WORLD, **options):
     """A problem with enough controls, where Newton's method alone takes many steps."""
     chosen = {
         "scheme": "resnet",
-        "layers": uniform(2.0, 8),
+        "cells": 8,
+        "points": uniform(2.0, 8),
         "loss": "logistic",
         "samples": 9,
         "regularization": (1e-2, 1e-2, 1e-2),
@@ -34,7 +35,7 @@ def valley(comm=WORLD, **options):
 
 def stretches(solution) -> list:
     """The iterates before Newton's first step, the start not among them."""
-    return [line for line in solution.history[1:] if line.linear_iterations == 0]
+    return [line for line in solution.history[1:] if line.hessian_solves == 0]
 
 
 def test_newton_has_the_last_word() -> None:
@@ -42,10 +43,10 @@ def test_newton_has_the_last_word() -> None:
     solution = solve_newton(*valley(), Tolerances(rtol=1e-10))
     assert solution.converged, solution.reason
     first = stretches(solution)
-    assert first and solution.history[-1].linear_iterations > 0
+    assert first and solution.history[-1].hessian_solves > 0
     assert [line.iteration for line in first] == list(range(1, len(first) + 1))
     objectives = [line.objective for line in (solution.history[0], *first)]
-    assert all(after < before for before, after in zip(objectives, objectives[1:], strict=False))
+    assert all(after < before for before, after in pairwise(objectives))
     # Near enough, as said, and no nearer than one step may lead.
     assert first[-1].gradient_norm <= approach.NEAR * 1e-10 * solution.initial_gradient_norm
     assert solution.gradient_norm <= 1e-10 * solution.initial_gradient_norm
@@ -72,7 +73,7 @@ def test_is_the_same_on_any_number_of_ranks() -> None:
     assert relative(ends[0][0], ends[1][0]) < 1e-3
 
 
-@pytest.mark.parametrize("number", [1, 3])
+@pytest.mark.parametrize("number", [1, 2])
 def test_a_waypoint_is_enough_to_go_on_from(number: int) -> None:
     problem, start = valley()
     kept: list[Waypoint] = []
@@ -96,32 +97,17 @@ def test_few_controls_are_left_to_newton() -> None:
 
 def test_steps_that_have_no_state_are_shortened(monkeypatch: pytest.MonkeyPatch) -> None:
     problem, start = valley()
-    length, largest = problem.controls.norm(start), [0.0]
-    linearise = type(problem).linearise
+    refused = []
 
-    def within(self, control):
-        size = self.controls.norm(control)
-        largest[0] = max(largest[0], size)
-        if size > 1.05 * length:
-            raise SlabFailure("too long")
-        return linearise(self, control)
+    def state(self, weights):
+        """None for every other trial."""
+        refused.append(len(refused) % 2 == 1)
+        if refused[-1]:
+            raise SlabFailure(0.0, 1.0, 1.0, 80)
+        return solve(self, weights)
 
-    class Failing(type(problem)):
-        def state(self, weights):
-            if weights is not self.first and self.fails():
-                raise SlabFailure("by a test")
-            return super().state(weights)
-
-    calls = []
-
-    def fails(self) -> bool:
-        calls.append(1)
-        return len(calls) % 3 == 2
-
-    Failing.first, Failing.fails = None, fails
-    failing = Failing(**{name: getattr(problem, name) for name in problem.__dataclass_fields__})
-    solution = solve_newton(failing, start, Tolerances(max_iterations=2))
-    assert stretches(solution)
+    solve = LearningProblem.state
+    monkeypatch.setattr(LearningProblem, "state", state)
+    solution = solve_newton(problem, start, Tolerances(max_iterations=1), escape=True)
+    assert len(stretches(solution)) == 1 and any(refused)
     assert solution.objective < solution.history[0].objective
-    assert np.isfinite(solution.objective)
-    assert replace(problem).controls is problem.controls

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from helpers import everywhere, random_problem
+from helpers import random_problem
 from mpi4py import MPI
 
 from fem_dnn.solvers.limited_memory import LimitedMemory
