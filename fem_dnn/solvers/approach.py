@@ -9,7 +9,7 @@ are learned from the gradients at hand (`limited_memory`), for less than one pro
 
 t_k by backtracking (Armijo), not much longer than the step before. T is made anew, and what has
 been learned is forgotten, from one stretch of steps to the next: a stretch depends on nothing but
-its first point and the length of the last step, so that a waypoint there is enough to go on from.
+its first point, so that a waypoint there is enough to go on from.
 A stretch is one iteration in the solver's history; whether another one is worth while is told by
 this history alone. That leaves Newton's method to end the descent, or to take over where quasi-
 Newton steps achieve little.
@@ -20,10 +20,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from mpi4py import MPI
 from numpy.typing import NDArray
 
-from fem_dnn.curvature_metric import CurvatureMetric
-from fem_dnn.problem import Linearisation
+from fem_dnn.problem import LearningProblem, Linearisation, Metric
 from fem_dnn.slab import SlabFailure
 from fem_dnn.solvers.descent import Descent
 from fem_dnn.solvers.limited_memory import LimitedMemory
@@ -38,6 +38,9 @@ STEPS = 20
 PAIRS = 10
 """Remembered; with the vectors at work they take about as much memory as Newton's method does."""
 
+FEW_PAIRS, MEMORY_BYTES = 3, 2e9
+"""Where memory is short they are fewer: so many at least, in so many bytes per rank."""
+
 NEAR = 10.0
 """Gradient, relative to its target, from which on Newton's method is left to converge."""
 
@@ -49,7 +52,7 @@ PATIENCE, LITTLE_DESCENT, LITTLE_REDUCTION = 3, 1e-6, 0.8
 this part of what it was."""
 
 GROWTH = 2.0
-"""How much longer than the step before a step may be, in L2."""
+"""How much longer than the step before a step may be."""
 
 DECREASE = 1e-4
 """Part of the decrease to first order that a step has to achieve."""
@@ -66,26 +69,32 @@ def approach(descent: Descent) -> Linearisation:
     Returns:
         The point reached; the start where the problem has no metric of curvature.
     """
-    at, longest = descent.start, descent.radius or math.inf
-    while _worth_while(descent):
+    at, pairs = descent.start, _affordable(descent.petsc.problem)
+    while pairs >= FEW_PAIRS and _worth_while(descent):
         metric = descent.petsc.measure(at)
-        if not isinstance(metric, CurvatureMetric):
+        if metric is None:
             return at
-        stretch = _Stretch(descent, metric, longest)
-        at = stretch.run(at)
-        if stretch.taken == 0:
+        reached = _Stretch(descent, metric, pairs).run(at)
+        if reached is at:
             return at
-        descent.history.add(at, stretch.last)
-        longest = GROWTH * stretch.last
+        at.forget()
+        at = reached
+        descent.history.add(at)
     return at
+
+
+def _affordable(problem: LearningProblem) -> int:
+    """How many pairs may be remembered (collective)."""
+    controls = problem.controls
+    pairs = int(MEMORY_BYTES / (8 * max(controls.n_local, 1)))
+    return controls.comm.allreduce(min(PAIRS, pairs), op=MPI.MIN)
 
 
 def _worth_while(descent: Descent) -> bool:
     """Whether a stretch is to be expected to do well, after those in the history."""
     history = descent.history
     *before, last = history.iterations
-    begun = last.hessian_solves > 0  # by Newton's method
-    if begun or not descent.iterations_left or len(before) >= STRETCHES:
+    if descent.newton_has_begun or not descent.iterations_left or len(before) >= STRETCHES:
         return False
     if last.gradient_norm <= NEAR * descent.target:
         return False
@@ -99,43 +108,46 @@ def _worth_while(descent: Descent) -> bool:
 class _Stretch:
     """Steps by one metric.
 
-    Attributes:
-        taken: Steps so far.
-        last: Length of the last one, in L2.
+    Args:
+        descent: Whose target is approached.
+        metric: T, and s: the Hessian in z is about s I.
+        pairs: How many are remembered.
     """
 
-    def __init__(self, descent: Descent, metric: CurvatureMetric, longest: float) -> None:
-        self.problem, self.metric, self.longest = descent.petsc.problem, metric, longest
+    def __init__(self, descent: Descent, metric: Metric, pairs: int) -> None:
+        self.problem, self.metric = descent.petsc.problem, metric
         self.enough = NEAR * descent.target
-        self.memory = LimitedMemory(self.problem.controls, 1 / metric.weight, PAIRS)
-        self.taken, self.last = 0, 0.0
+        self.memory = LimitedMemory(self.problem.controls, 1 / metric.weight, pairs)
 
     def run(self, at: Linearisation) -> Linearisation:
-        """Take steps; the point reached."""
+        """Take steps; the point reached, the same one if none leads down."""
         controls = self.problem.controls
         size = at.gradient_norm  # the unit of gradients: single precision is small
-        gradient = self._gradient(at, size)
-        while self.taken < STEPS and at.gradient_norm > self.enough:
+        gradient, longest = self._gradient(at, size), math.inf
+        for _ in range(STEPS):
+            if at.gradient_norm <= self.enough:
+                break
             direction = -self.memory.apply(gradient)
-            slope = size**2 * float(controls.sum(np.dot(gradient, direction)))
+            seen = np.stack([gradient, direction]) @ direction
+            slope, square = controls.sum(seen.astype(np.float64))
             if not slope < 0:
                 break
+            length = math.sqrt(square)
             step = self.metric.apply(size * direction.astype(np.float64))
-            length = controls.norm(step)
-            found = self._lower(at, step, slope, min(1.0, self.longest / length))
+            found = self._lower(at, step, size**2 * float(slope), min(1.0, longest / length))
             if found is None:
                 break
             part, at = found
             before, gradient = gradient, self._gradient(at, size)
             self.memory.add(np.float32(part) * direction, gradient - before)
-            self.taken, self.last = self.taken + 1, part * length
-            self.longest = GROWTH * self.last
+            longest = GROWTH * part * length
         return at
 
     def _gradient(self, at: Linearisation, size: float) -> Single:
         """T' gradient."""
-        unit: Array = np.divide(at.gradient, size)
-        return self.metric.apply_transpose(unit).astype(np.float32)
+        gradient: Array = at.descent_in(self.metric)
+        gradient /= -size
+        return gradient.astype(np.float32)
 
     def _lower(
         self, at: Linearisation, step: Array, slope: float, part: float

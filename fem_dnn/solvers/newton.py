@@ -87,16 +87,16 @@ def _descend_within_bounds(descent: Descent) -> tuple[Linearisation, str]:
 
 def _descend(descent: Descent) -> tuple[Linearisation, str]:
     """Run SNES, or what needs fewer vectors where none of SNES's options are asked for."""
+    if not descent.newton_has_begun:
+        try:
+            near = approach(descent) if descent.minimise else descent.start
+        except SlabFailure as failure:
+            # In an adjoint: keep what has been reached.
+            return descent.outcome(descent.history.at or descent.start, str(failure))
+        descent = replace(descent, start=near, radius=None)
     if descent.petsc.problem.frugal and not descent.options.user:
         return _descend_frugally(descent)
     petsc, history, target = descent.petsc, descent.history, descent.target
-    try:
-        near = approach(descent) if descent.minimise else descent.start
-    except SlabFailure as failure:
-        # In the adjoints of a metric: keep what has been reached.
-        return descent.outcome(history.at or descent.start, str(failure))
-    if near is not descent.start:
-        descent = replace(descent, start=near, radius=None)
     snes = PETSc.SNES().create(petsc.comm)
     x, f = petsc.start(descent.start), petsc.vector()
     linear_iterations = history.linear_iterations
