@@ -31,8 +31,10 @@ from numpy.typing import NDArray
 from fem_dnn.adjoint import solve_adjoint
 from fem_dnn.controls import ControlParts
 from fem_dnn.features import features
+from fem_dnn.gauss_newton import output_slopes
 from fem_dnn.network import LayerWeights
-from fem_dnn.problem import LearningProblem, Linearisation, Metric
+from fem_dnn.problem import CurvatureCoordinates, LearningProblem, Linearisation, Metric
+from fem_dnn.smooth_curvature_metric import SmoothCurvatureMetric
 from fem_dnn.state import solve_tangent
 from fem_dnn.trajectories import MarchedState, StateTrajectory
 
@@ -47,9 +49,6 @@ MAX_RANK = 16
 
 NEGATIVE = 0.8
 """Part of R'' that negative curvature may take away at a node."""
-
-MAX_OUTPUTS = 128
-"""Outputs times samples up to which the Gauss-Newton term is inverted."""
 
 FEW_CONTROLS = 500
 """Controls from which on the coordinates are worth their making."""
@@ -70,8 +69,10 @@ NEAR = 1e-2
 def why_not(problem: LearningProblem) -> str | None:
     """Why a problem has no such coordinates; None if it has."""
     controls, regularization = problem.controls, problem.regularization
-    if regularization.smooth:
-        return "derivatives of the controls are penalised: R'' couples levels or nodes"
+    if any(weights.width > 0 for weights in regularization.smooth.values()):
+        return "derivatives of the controls in width are penalised: R'' couples nodes"
+    if regularization.smooth and controls.mask is not None:
+        return "derivatives of a masked kernel are penalised: R'' couples levels"
     if controls.box is not None:
         return "the controls have bounds"
     if problem.groups.count > 1:
@@ -106,7 +107,7 @@ class CurvatureMetric:
             for name in self.controls.blocks
         }
         pointwise = problem.sample_weights * at.curvature
-        outputs = _outputs(at)
+        outputs = output_slopes(at)
         strength = max(float(np.max(np.abs(pointwise), initial=0.0)), _strength(outputs))
         strength = self.controls.space.comm.allreduce(strength, op=MPI.MAX)
         psi, phi = _reduce(self._phi(at), strength)
@@ -317,33 +318,6 @@ def _node_matrices(features: Array, pointwise: Array) -> Array:
     return weighted(np.maximum(pointwise, 0.0)) - negative
 
 
-def _outputs(at: Linearisation) -> Array | None:
-    """(J' W J)^{1/2} by the pre-activations: (levels, n_local, outputs samples), output by output.
-
-    None for losses without outputs, or with too many.
-    """
-    problem, loss, layer = at.problem, at.loss_point, at.output_layer
-    if loss.outputs is None or layer is None or loss.outputs.size > MAX_OUTPUTS:
-        return None
-    curvature = loss.curvature
-    assert curvature is not None, "a loss of outputs has a curvature by them"
-    count, samples = loss.outputs.shape
-    nodes = at.state.slope.shape[1]
-    nothing = np.empty((0, nodes, samples))
-    problem.work.adjoints += count
-    slopes = [
-        solve_adjoint(problem.network, at.weights, at.state.slope, terminal, nothing).q
-        for terminal in layer.functions[:, :, None] * np.ones(samples)
-    ]
-    values, vectors = np.linalg.eigh(curvature.transpose(2, 0, 1))
-    roots = vectors * np.sqrt(np.maximum(values, 0.0))[:, None]  # [sample, output, part]
-    combined = [
-        sum(slope * root for slope, root in zip(slopes, part, strict=True))
-        for part in (roots * np.sqrt(problem.sample_weights)[:, None, None]).transpose(2, 1, 0)
-    ]
-    return problem.controls.bias_scale[:, :, None] * np.concatenate(combined, axis=-1)
-
-
 def _strength(outputs: Array | None) -> float:
     return 0.0 if outputs is None else float(np.max(outputs**2, initial=0.0))
 
@@ -361,7 +335,19 @@ def curvature_metric(at: Linearisation) -> Metric | None:
         return own
     penalty = problem.controls.norm(problem.regularization.action(at.control))
     near = at.gradient_norm < NEAR * penalty
-    return CurvatureMetric(at, sketched=near and sketch_pays(problem))
+    return curvature_coordinates(at, sketched=near and sketch_pays(problem))
+
+
+def curvature_coordinates(at: Linearisation, *, sketched: bool) -> CurvatureCoordinates:
+    """The coordinates of a point of a problem that has some (`why_not`; collective).
+
+    Args:
+        at: The point.
+        sketched: As in `CurvatureMetric`; left out where derivatives are penalised.
+    """
+    if at.problem.regularization.smooth:
+        return SmoothCurvatureMetric(at)
+    return CurvatureMetric(at, sketched=sketched)
 
 
 def sketch_pays(problem: LearningProblem) -> bool:

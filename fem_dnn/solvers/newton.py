@@ -22,8 +22,8 @@ import math
 
 from petsc4py import PETSc
 
-from fem_dnn.curvature_metric import CurvatureMetric, curvature_metric
-from fem_dnn.problem import Linearisation
+from fem_dnn.curvature_metric import curvature_metric
+from fem_dnn.problem import CurvatureCoordinates, Linearisation
 from fem_dnn.slab import SlabFailure
 from fem_dnn.solvers import tao
 from fem_dnn.solvers.descent import Descent
@@ -150,7 +150,7 @@ def _first_radius(descent: Descent) -> float:
     riesz = descent.petsc.riesz
     if riesz is None:
         return DELTA_0
-    if isinstance(riesz, CurvatureMetric):
+    if isinstance(riesz, CurvatureCoordinates):
         return NEWTON_STEPS * riesz.newton_length(descent.start.gradient) or 1.0
     # In z every descent starts at 0: there the control's own length tells how far to go.
     return DELTA_0 * (descent.start.length or 1.0)
