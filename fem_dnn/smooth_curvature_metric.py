@@ -34,14 +34,14 @@ from fem_dnn.riesz import BandedFactor, RieszMap
 
 Array = NDArray[np.float64]
 
-SEEN = 0.1
+SEEN = 0.3
 """Directions in which the pointwise and the Gauss-Newton term are below this part of R'' are left
 out."""
 
-MAX_RANK = 16
+MAX_RANK = 8
 """Directions kept at a level, at most."""
 
-MAX_DIRECTIONS = 160
+MAX_DIRECTIONS = 100
 """Directions kept of all levels together, at most."""
 
 NEGATIVE = 0.8
@@ -145,18 +145,18 @@ class SmoothCurvatureMetric:
 
         Args:
             features: S F, shape (levels, directions, samples).
-            outputs: `output_slopes`.
+            outputs: `gauss_newton.output_slopes`.
         """
         nodes, directions, _ = self._inverse.shape
         if outputs is None:
             return np.zeros((nodes * directions, 0)), np.zeros(0)
         levels, _, samples = features.shape
-        slopes = outputs.reshape(levels, -1, samples).transpose(2, 0, 1)
-        jacobian = features.transpose(2, 1, 0) @ slopes  # [sample, direction, node and output]
-        jacobian = jacobian.reshape(samples, directions, nodes, -1).transpose(2, 1, 0, 3)
-        root = (self._inverse @ jacobian.reshape(nodes, directions, -1)).reshape(
-            nodes * directions, -1
-        )
+        # Sample by sample these are matrix products; NumPy makes them fast of contiguous arrays only.
+        slopes = np.ascontiguousarray(outputs.reshape(levels, -1, samples).transpose(2, 0, 1))
+        jacobian = np.ascontiguousarray(features.transpose(2, 1, 0)) @ slopes
+        jacobian = jacobian.reshape(samples, directions, nodes, -1).transpose(2, 1, 3, 0)
+        jacobian = np.ascontiguousarray(jacobian).reshape(nodes, directions, -1)
+        root = (self._inverse @ jacobian).reshape(nodes * directions, -1)
         theta, vectors = np.linalg.eigh(self.controls.space.sum(root.T @ root))
         seen = theta > SEEN
         theta, vectors = theta[seen], vectors[:, seen]
@@ -166,7 +166,7 @@ class SmoothCurvatureMetric:
         """T z (collective)."""
         result = self._scaled(z)
         for name, rows in self._blocks(result):
-            rows[...] = _along_depth(self._roots[name], rows)
+            _multiply_along_depth(self._roots[name], rows, transposed=False)
         y = self._coordinates(dict(self._blocks(result)))
         change = (self._inverse.swapaxes(1, 2) @ self._without_outputs(y)[..., None])[..., 0] - y
         moved = self._moved(change)
@@ -184,7 +184,7 @@ class SmoothCurvatureMetric:
         moved = self._moved(change)
         for name, rows in self._blocks(result):
             rows += self._basis[name] @ moved
-            rows[...] = _along_depth(self._roots[name].T, rows)
+            _multiply_along_depth(self._roots[name], rows, transposed=True)
         return result
 
     def unseen(self, step: Array) -> Array:
@@ -228,8 +228,7 @@ class SmoothCurvatureMetric:
 
 
 def _roots(regularization: Regularization, weight: float) -> Mapping[str, Array]:
-    """sqrt(s) M^{-1/2} of kernel and bias, (levels, levels): its product with its transpose is
-    s M^{-1}.
+    """sqrt(s) M^{-1/2} of kernel and bias, upper triangles: with their transpose they are s M^{-1}.
 
     What R leaves free is measured as if by the smallest weight.
     """
@@ -239,13 +238,19 @@ def _roots(regularization: Regularization, weight: float) -> Mapping[str, Array]
         scale = scales[name] or weight
         lower = BandedFactor(regularization.forms.depth, weights.depth / scale).factor
         inverse = linalg.solve_triangular(lower, np.eye(len(lower)), lower=True)
-        roots[name] = np.sqrt(weight / scale) * inverse.T
+        roots[name] = np.asfortranarray(np.sqrt(weight / scale) * inverse.T)
     return roots
 
 
 def _along_depth(matrix: Array, rows: Array) -> Array:
     """A matrix by the levels of an array [level, ...]."""
     return (matrix @ rows.reshape(len(rows), -1)).reshape(rows.shape)
+
+
+def _multiply_along_depth(triangle: Array, rows: Array, *, transposed: bool) -> None:
+    """The same, in place, by an upper triangle, in Fortran's order, or by its transpose."""
+    across = rows.reshape(len(rows), -1).T
+    linalg.blas.dtrmm(1.0, triangle, across, side=1, trans_a=not transposed, overwrite_b=1)
 
 
 def _inverse_factors(spread: Array, features: Array, pointwise: Array) -> Array:
