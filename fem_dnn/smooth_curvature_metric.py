@@ -151,7 +151,7 @@ class SmoothCurvatureMetric:
         if outputs is None:
             return np.zeros((nodes * directions, 0)), np.zeros(0)
         levels, _, samples = features.shape
-        # Sample by sample these are matrix products; NumPy makes them fast of contiguous arrays only.
+        # Sample by sample, and contiguous: of others NumPy makes no fast products.
         slopes = np.ascontiguousarray(outputs.reshape(levels, -1, samples).transpose(2, 0, 1))
         jacobian = np.ascontiguousarray(features.transpose(2, 1, 0)) @ slopes
         jacobian = jacobian.reshape(samples, directions, nodes, -1).transpose(2, 1, 3, 0)
@@ -275,20 +275,14 @@ def _inverse_factors(spread: Array, features: Array, pointwise: Array) -> Array:
     block = max(1, NUMBERS_AT_ONCE // (levels * rank * directions))
     for start in range(0, nodes, block):
         part = slice(start, min(start + block, nodes))
-        pending = np.arange(part.start, part.stop)
-        added = matrices(pointwise[:, part])
-        bad = [
-            number
-            for number, matrix in zip(pending, added, strict=True)
-            if not _invert_factor(matrix, result[number])
-        ]
+        added, inverses = matrices(pointwise[:, part]), result[part]
+        bad = [k for k in range(len(added)) if not _invert_factor(added[k], inverses[k])]
         if bad:
-            negative = matrices(np.maximum(-pointwise[:, bad], 0.0))
+            negative = matrices(np.maximum(-pointwise[:, part][:, bad], 0.0))
             largest = np.linalg.norm(negative, axis=(1, 2))
-            shorter = np.minimum(NEGATIVE / largest, 1.0)[:, None, None]
-            mended = added[np.array(bad) - part.start] + (1 - shorter) * negative
-            for number, matrix in zip(bad, mended, strict=True):
-                _invert_factor(matrix, result[number])
+            added[bad] += (1 - np.minimum(NEGATIVE / largest, 1.0))[:, None, None] * negative
+            for k in bad:
+                _invert_factor(added[k], inverses[k])
     return result
 
 
