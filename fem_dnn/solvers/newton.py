@@ -4,9 +4,9 @@ The reduced gradient is the SNES function, the objective its merit function. Ste
 trust region (`newtontr`) whose model is minimised by conjugate gradients truncated at the region's
 boundary and at negative curvature (`stcg`; Steihaug, SIAM J. Numer. Anal. 20, 1983), both in
 coordinates in which the Hessian is nearly a multiple of the identity (`curvature_metric`; where
-derivatives of the controls are penalised, in those of `riesz`). The relative accuracy of the linear
-solves falls with the gradient, so that the last steps converge quadratically (Dembo, Eisenstat &
-Steihaug, SIAM J. Numer. Anal. 19, 1982).
+derivatives of the controls in width are penalised, in those of `riesz`). The relative accuracy of
+the linear solves falls with the gradient, so that the last steps converge quadratically (Dembo,
+Eisenstat & Steihaug, SIAM J. Numer. Anal. 19, 1982).
 
 Where the controls have bounds, PETSc TAO's `tron` does the same on faces of the box: a Cauchy point
 along the projected gradient, then truncated Newton steps on the controls that are free there, with
