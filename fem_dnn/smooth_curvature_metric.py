@@ -100,23 +100,22 @@ class SmoothCurvatureMetric:
             features["kernel"] = at.state.gathered / np.sqrt(self.weight)
         if self.controls.has_bias:
             features["bias"] = np.full((levels, 1, samples), 1 / np.sqrt(self.weight))
-        alone = np.concatenate(
-            [
-                np.sqrt(np.diag(self._inverses[name]))[:, None, None] * part
-                for name, part in features.items()
-            ],
-            axis=1,
-        )
+        scales = {name: np.sqrt(np.diag(self._inverses[name]))[:, None, None] for name in features}
+        alone = np.concatenate([scales[name] * part for name, part in features.items()], axis=1)
         wide = alone.shape[1] < samples
         gram = alone @ alone.swapaxes(1, 2) if wide else alone.swapaxes(1, 2) @ alone
         squares, vectors = np.linalg.eigh(gram)
         rank = int(np.max(np.sum(squares * strength[:, None] > SEEN, axis=1)))
-        rank = min(max(rank, 1), MAX_RANK)
-        rows = vectors[:, :, : -rank - 1 : -1].swapaxes(1, 2)
+        vectors = vectors[:, :, : -min(max(rank, 1), MAX_RANK) - 1 : -1]
         if wide:
-            rows = rows @ alone
-            rows /= np.maximum(np.linalg.norm(rows, axis=2, keepdims=True), ROUND_OFF)
-        return {name: part @ rows.swapaxes(1, 2) for name, part in features.items()}, rows
+            rows = vectors.swapaxes(1, 2) @ alone
+            lengths = np.maximum(np.linalg.norm(rows, axis=2, keepdims=True), ROUND_OFF)
+            rows, columns = rows / lengths, vectors * lengths.swapaxes(1, 2)
+        else:
+            rows, columns = vectors.swapaxes(1, 2), alone @ vectors
+        widths = np.cumsum([part.shape[1] for part in features.values()])[:-1]
+        parts = zip(scales.items(), np.split(columns, widths, axis=1), strict=True)
+        return {name: part / scale for (name, scale), part in parts}, np.ascontiguousarray(rows)
 
     def _joined(self, strength: Array) -> tuple[Array, Array]:
         """S^+, (levels rank, directions), and S by levels, (levels, directions, rank)."""

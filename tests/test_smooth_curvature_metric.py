@@ -93,10 +93,15 @@ def model(at: Linearisation) -> np.ndarray:
     return matrix
 
 
+@pytest.mark.parametrize("dependent", [False, True])
 @pytest.mark.parametrize("options", CASES[:-2])
-def test_is_exact_for_what_it_knows(options: dict, everything_is_seen: None) -> None:
+def test_is_exact_for_what_it_knows(
+    options: dict, dependent: bool, everything_is_seen: None
+) -> None:
     """T' P T = s I where nothing is left out and, put in by hand, the Hamiltonian is convex."""
     problem = smooth_problem(SELF, **options)
+    if dependent:  # the first levels have fewer directions than the last
+        problem.inputs[:] = problem.inputs[:, :1] * np.arange(problem.inputs.shape[1])
     at = problem.linearise(random_control(problem))
     vars(at)["curvature"] = np.abs(at.curvature)
     metric, matrix = SmoothCurvatureMetric(at), model(at)
