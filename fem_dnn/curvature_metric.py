@@ -14,9 +14,9 @@ orders of magnitude in hundreds of them, and are cheap to invert:
 
 The states at a level are nearly dependent, so Phi Phi' has few eigenvalues that matter. In these
 coordinates of R''^{1/2} c the pointwise term is a small matrix C for every level and node; with
-I + C = L L' and the eigenvectors U of L^{-1} J' W J L^{-T} = U theta U',
+I + C = L L' and Z Z' = (I + L^{-1} J' W J L^{-T})^{-1} (`gauss_newton`, `inverse_root`),
 
-    T = sqrt(s) R''^{-1/2} (I + Psi (L^{-T} (I - U (1 - (1 + theta)^{-1/2}) U') - I) Psi').
+    T = sqrt(s) R''^{-1/2} (I + Psi (L^{-T} Z - I) Psi').
 
 D has negative parts where the pointwise Hamiltonian is not convex; they are shortened where they
 would make I + C indefinite. T is exact for no Hessian and right for every one: it only measures.
@@ -28,15 +28,12 @@ import numpy as np
 from mpi4py import MPI
 from numpy.typing import NDArray
 
-from fem_dnn.adjoint import solve_adjoint
 from fem_dnn.controls import ControlParts
 from fem_dnn.features import features
 from fem_dnn.gauss_newton import output_slopes
-from fem_dnn.network import LayerWeights
+from fem_dnn.inverse_root import InverseRoot
 from fem_dnn.problem import CurvatureCoordinates, LearningProblem, Linearisation, Metric
 from fem_dnn.smooth_curvature_metric import SmoothCurvatureMetric
-from fem_dnn.state import solve_tangent
-from fem_dnn.trajectories import MarchedState, StateTrajectory
 
 Array = NDArray[np.float64]
 
@@ -53,17 +50,8 @@ NEGATIVE = 0.8
 FEW_CONTROLS = 500
 """Controls from which on the coordinates are worth their making."""
 
-SKETCH = 64
-"""Directions in which the Gauss-Newton term of more outputs is looked at."""
-
-COLUMNS = 1024
-"""Samples times directions that are swept at once."""
-
 ROUND_OFF = 1e-12
 """Added to what may be singular, relative to 1."""
-
-NEAR = 1e-2
-"""Gradient, relative to the regulariser's part of it, from which on a sketch pays."""
 
 
 def why_not(problem: LearningProblem) -> str | None:
@@ -91,11 +79,9 @@ class CurvatureMetric:
 
     Args:
         at: The point, of a problem that has such coordinates (`why_not`).
-        sketched: Whether the Gauss-Newton term of many outputs is sketched, by the sweeps of
-            `SKETCH` gradients, or left out.
     """
 
-    def __init__(self, at: Linearisation, *, sketched: bool) -> None:
+    def __init__(self, at: Linearisation) -> None:
         problem = at.problem
         self.controls = problem.controls
         tikhonov = problem.regularization.tikhonov
@@ -107,9 +93,10 @@ class CurvatureMetric:
             for name in self.controls.blocks
         }
         pointwise = problem.sample_weights * at.curvature
-        outputs = output_slopes(at)
-        strength = max(float(np.max(np.abs(pointwise), initial=0.0)), _strength(outputs))
-        strength = self.controls.space.comm.allreduce(strength, op=MPI.MAX)
+        slopes, space = output_slopes(at), self.controls.space
+        strength = space.comm.allreduce(np.max(np.abs(pointwise), initial=0.0), op=MPI.MAX)
+        if slopes is not None:
+            strength = max(strength, slopes.strength(space.comm))
         psi, phi = _reduce(self._phi(at), strength)
         matrices, phi = _node_matrices(phi, pointwise), phi[:, None]
         # Where the kernel is masked, the masked Psi is Q N' with Q orthonormal at every node.
@@ -121,7 +108,9 @@ class CurvatureMetric:
             matrices, phi = transposed @ matrices @ gram, transposed @ phi
         inverse = np.linalg.inv(np.linalg.cholesky(np.eye(psi.shape[2]) + matrices))
         self._features = features(psi, inverse, inverse_gram)
-        self._directions, self._shrink = self._by_outputs(at, phi, inverse, outputs, sketched)
+        self._root: InverseRoot | None = None
+        if slopes is not None:
+            self._root = InverseRoot(space, slopes, phi, inverse, SEEN)
 
     def _phi(self, at: Linearisation) -> Array:
         """R''^{-1/2} Phi times sqrt(s), by what they belong to: (levels, nodes + 1, samples)."""
@@ -142,47 +131,12 @@ class CurvatureMetric:
         gram = whole.T.astype(float) @ squares
         return gram.reshape(levels, -1, rank, rank) + ROUND_OFF * np.eye(rank)
 
-    def _by_outputs(
-        self,
-        at: Linearisation,
-        phi: Array,
-        inverse: Array,
-        outputs: Array | None,
-        sketched: bool,
-    ) -> tuple[Array, Array]:
-        """U, (levels nodes rank, count), and 1 - (1 + theta)^{-1/2}, (count,)."""
-        levels, nodes, rank, _ = inverse.shape
-        if outputs is not None:
-            count = outputs.shape[-1] // phi.shape[-1]
-            jacobian = np.tile(phi, count) * outputs[:, :, None, :]
-            root: Array = (inverse @ jacobian).reshape(levels * nodes * rank, -1)
-        elif sketched:
-            root = self._sketch(GaussNewton(at, phi, inverse))
-        else:
-            return np.zeros((levels * nodes * rank, 0)), np.zeros(0)
-        theta, vectors = np.linalg.eigh(self.controls.space.sum(root.T @ root))
-        seen = theta > SEEN
-        theta, vectors = theta[seen], vectors[:, seen]
-        return root @ (vectors / np.sqrt(theta)), 1 - 1 / np.sqrt(1 + theta)
-
-    def _sketch(self, term: GaussNewton) -> Array:
-        """B with B B' the Nystrom approximation of a Gauss-Newton term A (Frangella, Tropp & Udell,
-        SIAM J. Matrix Anal. Appl. 44, 2023): A Omega (Omega' A Omega)^{-1} (A Omega)'.
-        """
-        space, (levels, nodes, rank, _) = self.controls.space, term.inverse.shape
-        whole = np.random.default_rng(0).standard_normal((levels, space.n_nodes, rank, SKETCH))
-        omega = whole[:, space.owned].reshape(levels * nodes * rank, SKETCH)
-        image = term.product(omega)
-        values, vectors = np.linalg.eigh(space.sum(omega.T @ image))
-        seen = values > 1e-10 * values[-1]
-        return image @ (vectors[:, seen] / np.sqrt(values[seen]))
-
     def apply(self, z: Array) -> Array:
         """T z (collective)."""
         result = z.copy()
         parts = self.controls.split(result)
         y = self._features.along(parts.kernel, parts.bias)
-        z = self._without_outputs(y)
+        z = y if self._root is None else self._root.apply(y)
         self._features.move(parts.kernel, parts.bias, z, y, reduced=True)
         return self._scaled(self._joined(parts, result))
 
@@ -191,7 +145,9 @@ class CurvatureMetric:
         result = self._scaled(g.copy())
         parts = self.controls.split(result)
         y = self._features.along(parts.kernel, parts.bias)
-        z = self._without_outputs(self._features.reduced(y))
+        z = self._features.reduced(y)
+        if self._root is not None:
+            z = self._root.apply_transpose(z)
         self._features.move(parts.kernel, parts.bias, z, y, reduced=False)
         return self._joined(parts, result)
 
@@ -202,13 +158,6 @@ class CurvatureMetric:
     def newton_length(self, gradient: Array) -> float:
         """|z| of the Newton step for the Hessian s T^{-T} T^{-1} (collective)."""
         return self.controls.norm(self.apply_transpose(gradient)) / self.weight
-
-    def _without_outputs(self, y: Array) -> Array:
-        """(I - U (1 - (1 + theta)^{-1/2}) U') y."""
-        if not len(self._shrink):
-            return y
-        along = self.controls.space.sum(y.reshape(-1) @ self._directions)
-        return y - (self._directions @ (self._shrink * along)).reshape(y.shape)
 
     def _scaled(self, vector: Array) -> Array:
         """sqrt(s) R''^{-1/2} times a vector, in its place."""
@@ -223,56 +172,6 @@ class CurvatureMetric:
             kernel = parts.kernel[:, self.controls.mask]
             vector[self.controls.blocks["kernel"]] = kernel.reshape(-1)
         return vector
-
-
-class GaussNewton:
-    """L^{-1} J' W J L^{-T} by Psi' R''^{1/2} c, on many vectors at once.
-
-    Args:
-        at: The point.
-        features: Psi' features, shape (levels, 1 or n_local, rank, samples).
-        inverse: L^{-1}, shape (levels, n_local, rank, rank).
-    """
-
-    def __init__(self, at: Linearisation, features: Array, inverse: Array) -> None:
-        self.at, self.features, self.inverse = at, features, inverse
-        self._scale = at.problem.controls.bias_scale[:, :, None]
-
-    def product(self, vectors: Array) -> Array:
-        """Its product with each of the columns, shape (levels nodes rank, count) (collective)."""
-        samples = self.features.shape[-1]
-        block = max(1, COLUMNS // samples)
-        starts = range(0, vectors.shape[1], block)
-        return np.hstack([self._product(vectors[:, start : start + block]) for start in starts])
-
-    def _product(self, vectors: Array) -> Array:
-        at, problem, network = self.at, self.at.problem, self.at.problem.network
-        levels, nodes, rank, _ = self.inverse.shape
-        count, samples = vectors.shape[1], self.features.shape[-1]
-        problem.work.states += count
-        problem.work.adjoints += count
-        change = self.inverse.swapaxes(2, 3) @ vectors.reshape(levels, nodes, rank, count)
-        # du of every sample in every direction: columns sample by sample.
-        driven = (self.features.swapaxes(2, 3) @ change).reshape(levels, nodes, samples * count)
-        state = _repeated(at.state, count)
-        source = state.slope * (driven / self._scale)
-        tangent = solve_tangent(network, at.weights, state, LayerWeights(None, None), source)
-        df = tangent.ends[-1].reshape(nodes, samples, count)
-        terminal = np.stack(
-            [at.loss_point.tangent(df[:, :, k], None).terminal for k in range(count)], axis=-1
-        ).reshape(nodes, -1)
-        nothing = np.empty((0, *terminal.shape))
-        q = solve_adjoint(network, at.weights, state.slope, terminal, nothing).q
-        q *= self._scale * np.repeat(problem.sample_weights, count)
-        q = q.reshape(levels, nodes, samples, count)
-        return (self.inverse @ (self.features @ q)).reshape(-1, count)
-
-
-def _repeated(state: StateTrajectory, count: int) -> StateTrajectory:
-    """A state with every sample as often as is said."""
-    ends, slope = (np.repeat(a, count, axis=-1) for a in (state.ends, state.slope))
-    nothing = LayerWeights(None, None)  # no change of the weights meets it: only its slope matters
-    return MarchedState(nothing, ends, slope, np.empty((0, *ends.shape[1:])), None)
 
 
 def _reduce(features: Array, strength: float) -> tuple[Array, Array]:
@@ -318,38 +217,15 @@ def _node_matrices(features: Array, pointwise: Array) -> Array:
     return weighted(np.maximum(pointwise, 0.0)) - negative
 
 
-def _strength(outputs: Array | None) -> float:
-    return 0.0 if outputs is None else float(np.max(outputs**2, initial=0.0))
-
-
 def curvature_metric(at: Linearisation) -> Metric | None:
     """The metric of a point; None: L2, or what derivatives penalised make of it (collective).
 
-    A problem with a metric of its own is measured by that. Many outputs are looked at where the
-    gradient is small against its two parts, the loss's and the regulariser's: there steps are
-    limited by the linear solves and no longer by the model.
+    A problem with a metric of its own is measured by that.
     """
-    problem = at.problem
-    own = problem.metric(at)
-    if own is not None or why_not(problem) is not None:
-        return own
-    penalty = problem.controls.norm(problem.regularization.action(at.control))
-    near = at.gradient_norm < NEAR * penalty
-    return curvature_coordinates(at, sketched=near and sketch_pays(problem))
+    own = at.problem.metric(at)
+    return curvature_coordinates(at) if own is None and why_not(at.problem) is None else own
 
 
-def curvature_coordinates(at: Linearisation, *, sketched: bool) -> CurvatureCoordinates:
-    """The coordinates of a point of a problem that has some (`why_not`; collective).
-
-    Args:
-        at: The point.
-        sketched: As in `CurvatureMetric`; left out where derivatives are penalised.
-    """
-    if at.problem.regularization.smooth:
-        return SmoothCurvatureMetric(at)
-    return CurvatureMetric(at, sketched=sketched)
-
-
-def sketch_pays(problem: LearningProblem) -> bool:
-    """Whether samples are so few that many of their sweeps at once cost little more than one."""
-    return SKETCH * len(problem.sample_weights) <= COLUMNS
+def curvature_coordinates(at: Linearisation) -> CurvatureCoordinates:
+    """The coordinates of a point of a problem that has some (`why_not`; collective)."""
+    return SmoothCurvatureMetric(at) if at.problem.regularization.smooth else CurvatureMetric(at)

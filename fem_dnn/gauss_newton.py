@@ -1,45 +1,184 @@
 """The Gauss-Newton term J' W J of the reduced Hessian, by the pre-activations.
 
 J is the derivative of the outputs of all samples by the controls, W the loss's second derivative by
-the outputs times the samples' weights.
+the outputs times the samples' weights. The adjoint with W^{1/2} times an output's function for its
+terminal value, times sigma'(u), is a column of J' W^{1/2}: a sweep of all samples for each output.
+
+The l2 loss has an output for every node, but there
+
+    p(t) = p(T) + integral of K' sigma'(u) p,
+
+so J' W^{1/2} is sigma'(u), pointwise in width, plus an operator that is compact however fine the
+mesh, and small but on the few functions Q that the kernels map to at all. With D pointwise and A
+the adjoints that start from Q,
+
+    J' W J = D D' + A A' - (D Q)(D Q)'
+
+but for what K' does to functions orthogonal to Q.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
+from mpi4py import MPI
 from numpy.typing import NDArray
 
 from fem_dnn.adjoint import solve_adjoint
+from fem_dnn.losses import L2Loss
+from fem_dnn.nonlocal_operator import NonlocalOperator
 from fem_dnn.problem import Linearisation
 
 Array = NDArray[np.float64]
 
-MAX_OUTPUTS = 128
-"""Outputs times samples up to which the Gauss-Newton term is inverted."""
+MEMORY_BYTES = 1e9
+"""Memory that the slopes of all outputs, or the nodewise part's inverse, may take on all ranks."""
+
+SWEPT = 1024
+"""Samples times outputs that are swept at once."""
+
+FEW_COLUMNS = 128
+"""Samples times parts up to which all of them are looked at, wherever the point is."""
+
+MAX_SAMPLES = 256
+"""Samples up to which the nodewise part is inverted."""
+
+NEAR = 0.3
+"""Gradient, relative to the regulariser's part of it, from which on more of them pay: before, steps
+are limited by the model and need few products each."""
+
+LEADING = 4
+"""Functions that adjoints start from where every node is an output."""
+
+NONE = 1e-12
+"""Curvature by a part of the outputs, relative to the largest, that is none."""
 
 
-def output_slopes(at: Linearisation) -> Array | None:
-    """(J' W J)^{1/2} by the pre-activations: (levels, n_local, outputs samples), output by output.
+@dataclass(frozen=True, eq=False)
+class OutputSlopes:
+    """J' W J = D D' + sum_k sign_k A_k A_k' by coordinates of the pre-activations.
 
-    None for losses without outputs, or with too many.
+    Attributes:
+        parts: A, shape (levels, samples, parts, n_local).
+        signs: +1 or -1, shape (parts,).
+        nodewise: D, shape (levels, n_local, samples); None: 0.
     """
-    problem, loss, layer = at.problem, at.loss_point, at.output_layer
-    if loss.outputs is None or layer is None or loss.outputs.size > MAX_OUTPUTS:
-        return None
-    curvature = loss.curvature
-    assert curvature is not None, "a loss of outputs has a curvature by them"
-    count, samples = loss.outputs.shape
-    nodes = at.state.slope.shape[1]
-    nothing = np.empty((0, nodes, samples))
-    problem.work.adjoints += count
-    slopes = [
-        solve_adjoint(problem.network, at.weights, at.state.slope, terminal, nothing).q
-        for terminal in layer.functions[:, :, None] * np.ones(samples)
-    ]
+
+    parts: Array
+    signs: Array
+    nodewise: Array | None = None
+
+    @property
+    def few(self) -> bool:
+        """Whether samples times parts are few."""
+        _, samples, parts, _ = self.parts.shape
+        return samples * parts <= FEW_COLUMNS
+
+    def strength(self, comm: MPI.Comm) -> float:
+        """The largest weight of a square of a change of pre-activation (collective)."""
+        squares = np.einsum("lskn,k->lns", self.parts**2, self.signs)
+        if self.nodewise is not None:
+            squares += self.nodewise**2
+        return float(comm.allreduce(np.max(squares, initial=0.0), op=MPI.MAX))
+
+
+def output_slopes(at: Linearisation) -> OutputSlopes | None:
+    """The Gauss-Newton term at a point; None where it costs too much for its use (collective)."""
+    loss = at.problem.loss
+    if isinstance(loss, L2Loss):
+        return _of_nodes(at, loss.weight)
+    curvature, layer = at.loss_point.curvature, at.output_layer
+    assert curvature is not None and layer is not None, "a loss of outputs has both"
     values, vectors = np.linalg.eigh(curvature.transpose(2, 0, 1))
-    roots = vectors * np.sqrt(np.maximum(values, 0.0))[:, None]  # [sample, output, part]
-    combined = [
-        sum(slope * root for slope, root in zip(slopes, part, strict=True))
-        for part in (roots * np.sqrt(problem.sample_weights)[:, None, None]).transpose(2, 1, 0)
-    ]
-    return problem.controls.bias_scale[:, :, None] * np.concatenate(combined, axis=-1)
+    # Softmax sees differences of its outputs alone: one part of them has no curvature.
+    some = np.max(values, axis=0) > NONE * np.max(values)
+    roots = vectors[:, :, some] * np.sqrt(np.maximum(values[:, None, some], 0.0))
+    if not _worth_sweeping(at, roots.shape[2]):
+        return None
+    parts = _swept(at, [layer.functions.T @ root for root in roots.transpose(2, 1, 0)])
+    return OutputSlopes(parts, np.ones(parts.shape[2]))
+
+
+def _of_nodes(at: Linearisation, weight: float) -> OutputSlopes | None:
+    """The same where the outputs are the state itself, sqrt(h) f(T)."""
+    problem, slope, operator = at.problem, at.state.slope, at.weights.operator
+    space, (levels, nodes, samples) = problem.network.space, slope.shape
+    if samples > MAX_SAMPLES or 8.0 * space.n_nodes * samples**2 > MEMORY_BYTES:
+        return None
+    roots = np.sqrt(weight) / space.sqrt_weights[space.owned, None]
+    nodewise = _scale(at) * roots * slope
+    count = min(LEADING, space.n_nodes)
+    if operator is None or not _worth_sweeping(at, 2 * count):
+        return OutputSlopes(np.empty((levels, samples, 0, nodes)), np.empty(0), nodewise)
+    leading = leading_functions(operator, count)[space.owned]
+    every = np.ones(samples)
+    swept = _swept(at, [roots * function[:, None] * every for function in leading.T])
+    unmoved = nodewise.swapaxes(1, 2)[:, :, None] * leading.T
+    signs = np.repeat([1.0, -1.0], count)
+    return OutputSlopes(np.concatenate([swept, unmoved], axis=2), signs, nodewise)
+
+
+def _scale(at: Linearisation) -> Array:
+    """Of slopes by coordinates and samples' weights, shape (levels, n_local, samples)."""
+    problem = at.problem
+    return problem.controls.bias_scale[:, :, None] * np.sqrt(problem.sample_weights)
+
+
+def _worth_sweeping(at: Linearisation, parts: int) -> bool:
+    """Whether that many parts are few, or worth their cost here (collective)."""
+    problem, (levels, _, samples) = at.problem, at.state.slope.shape
+    if samples * parts <= FEW_COLUMNS:
+        return True
+    if 8.0 * levels * samples * parts * problem.network.space.n_nodes > MEMORY_BYTES:
+        return False
+    penalty = problem.controls.norm(problem.regularization.action(at.control))
+    return at.gradient_norm < NEAR * penalty
+
+
+def _swept(at: Linearisation, terminals: Sequence[Array]) -> Array:
+    """sigma'(u) p of adjoints by coordinates: (levels, samples, parts, n_local) (collective).
+
+    Args:
+        at: The point.
+        terminals: p(T) of every part, shape (n_local, samples).
+    """
+    problem, slope = at.problem, at.state.slope
+    levels, nodes, samples = slope.shape
+    problem.work.adjoints += len(terminals)
+    result = np.empty((levels, samples, len(terminals), nodes))
+    scale = (_scale(at) * slope).swapaxes(1, 2)
+    block = max(1, SWEPT // samples)
+    for first in range(0, len(terminals), block):
+        some = terminals[first : first + block]
+        terminal = np.concatenate(some, axis=1)
+        nothing = np.empty((0, *terminal.shape))
+        adjoint = solve_adjoint(
+            problem.network, at.weights, np.tile(slope, len(some)), terminal, nothing
+        )
+        P = adjoint.levels.reshape(levels, nodes, len(some), samples)
+        for number in range(len(some)):
+            part = P[:, :, number].swapaxes(1, 2)
+            np.multiply(scale, part, out=result[:, :, first + number])
+    return result
+
+
+def leading_functions(operator: NonlocalOperator, count: int) -> Array:
+    """Functions that span most of what the kernels of all levels map to (collective).
+
+    The leading eigenvectors of sum_levels omega K K', by a subspace iteration.
+
+    Returns:
+        sqrt(h) times their nodal values, orthonormal columns: (n_nodes, count), on every rank.
+    """
+    space, coefficients = operator.space, operator.coefficients
+    width = min(2 * count, space.n_nodes)
+    block = np.random.default_rng(0).standard_normal((space.n_nodes, width))
+    for _ in range(3):
+        transposed = space.sum(coefficients @ block[space.owned])
+        image = np.sum(coefficients.swapaxes(1, 2) @ transposed, axis=0)
+        block, triangle = np.linalg.qr(space.gather(image))
+    # Its singular vectors are sorted; the leading ones are found best.
+    left, _, _ = np.linalg.svd(triangle)
+    return (block @ left)[:, :count]

@@ -27,7 +27,7 @@ import scipy.linalg as linalg
 from mpi4py import MPI
 from numpy.typing import NDArray
 
-from fem_dnn.gauss_newton import output_slopes
+from fem_dnn.gauss_newton import FEW_COLUMNS, output_slopes
 from fem_dnn.problem import Linearisation
 from fem_dnn.regularization import Regularization
 from fem_dnn.riesz import BandedFactor, RieszMap
@@ -74,10 +74,10 @@ class SmoothCurvatureMetric:
             for name in ("outputs", "offsets")
         }
         pointwise = problem.sample_weights * at.curvature
-        outputs = output_slopes(at)
+        outputs = _few_outputs(at)
         strength = np.max(np.abs(pointwise), axis=(1, 2), initial=0.0)
         if outputs is not None:
-            strength = np.maximum(strength, np.max(outputs**2, axis=(1, 2), initial=0.0))
+            strength = np.maximum(strength, np.max(outputs**2, axis=(1, 2, 3), initial=0.0))
         self.controls.space.comm.Allreduce(MPI.IN_PLACE, strength, op=MPI.MAX)
         self._basis, features = self._reduced(at, strength)
         weights, spread = self._joined(strength)
@@ -144,14 +144,14 @@ class SmoothCurvatureMetric:
 
         Args:
             features: S F, shape (levels, directions, samples).
-            outputs: `gauss_newton.output_slopes`.
+            outputs: `gauss_newton.OutputSlopes.parts`.
         """
         nodes, directions, _ = self._inverse.shape
         if outputs is None:
             return np.zeros((nodes * directions, 0)), np.zeros(0)
         levels, _, samples = features.shape
         # Sample by sample, and contiguous: of others NumPy makes no fast products.
-        slopes = np.ascontiguousarray(outputs.reshape(levels, -1, samples).transpose(2, 0, 1))
+        slopes = outputs.transpose(1, 0, 3, 2).reshape(samples, levels, -1)
         jacobian = np.ascontiguousarray(features.transpose(2, 1, 0)) @ slopes
         jacobian = jacobian.reshape(samples, directions, nodes, -1).transpose(2, 1, 3, 0)
         jacobian = np.ascontiguousarray(jacobian).reshape(nodes, directions, -1)
@@ -224,6 +224,15 @@ class SmoothCurvatureMetric:
             return y
         along = self.controls.space.sum(y.reshape(-1) @ self._directions)
         return y - (self._directions @ (self._shrink * along)).reshape(y.shape)
+
+
+def _few_outputs(at: Linearisation) -> Array | None:
+    """`gauss_newton.OutputSlopes.parts`; None where there are none or too many to look at all."""
+    outputs = at.loss_point.outputs
+    if outputs is None or outputs.size > FEW_COLUMNS:
+        return None
+    slopes = output_slopes(at)
+    return None if slopes is None else slopes.parts
 
 
 def _roots(regularization: Regularization, weight: float) -> Mapping[str, Array]:

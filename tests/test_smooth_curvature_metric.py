@@ -73,7 +73,6 @@ def test_is_the_same_on_any_number_of_ranks(options: dict) -> None:
 def model(at: Linearisation) -> np.ndarray:
     """P = R'' + Phi D Phi' + J' W J as a matrix, on one rank."""
     problem, units = at.problem, np.eye(at.problem.controls.n_local)
-    samples = len(problem.sample_weights)
     matrix = np.stack([problem.regularization.action(unit) for unit in units])
     change = np.zeros((len(units), *at.state.slope.shape))  # du of every unit
     for du, unit in zip(change, units, strict=True):
@@ -85,11 +84,11 @@ def model(at: Linearisation) -> np.ndarray:
     pointwise = problem.sample_weights * at.curvature
     flat = change.reshape(len(units), -1)
     matrix += (flat * pointwise.ravel()) @ flat.T
-    outputs = output_slopes(at)
-    if outputs is not None:
-        for part in np.split(outputs, outputs.shape[-1] // samples, axis=-1):
-            slopes = np.einsum("clxs,lxs->cs", change, part)
-            matrix += slopes @ slopes.T
+    slopes = output_slopes(at)
+    if at.loss_point.outputs is not None and slopes is not None:
+        for part in slopes.parts.transpose(2, 0, 3, 1):
+            columns = np.einsum("clxs,lxs->cs", change, part)
+            matrix += columns @ columns.T
     return matrix
 
 

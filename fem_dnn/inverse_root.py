@@ -1,0 +1,213 @@
+"""Z with (I + B_D B_D' + B sigma B')^{-1} = Z Z', of a Gauss-Newton term in curvature coordinates.
+
+At a level and node with the features F and the Cholesky factor L of the pointwise term (see
+`curvature_metric`), B = L^{-1} F A has a column for every sample and part of the outputs; A are the
+parts of `gauss_newton.OutputSlopes`, sigma their signs, and B_D belongs to the nodewise slopes.
+These are inverted exactly, node by node. Of the rest, seen from there, the eigenvectors U with the
+largest eigenvalues theta count:
+
+    Z = (I + B_D B_D')^{-1/2} (I - U (1 - (1 + theta)^{-1/2}) U').
+
+They are found among the columns of B, without a sweep.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fem_dnn.gauss_newton import OutputSlopes
+from fem_dnn.width import WidthSpace
+
+Array = NDArray[np.float64]
+
+DIRECTIONS = 48
+"""Eigenvectors that are looked for where there are more than a few columns."""
+
+ITERATIONS = 1
+"""Of the subspace iteration that finds them."""
+
+COARSE = 8
+"""Levels, at least, on which it is done: slopes and features are smooth in depth."""
+
+DEPENDENT = 1e-8
+"""Squares of lengths, relative to the largest, of directions that cannot be told from others."""
+
+LEAST = -0.99
+"""Least eigenvalue, above -1 by more than round-off."""
+
+
+class InverseRoot:
+    """Z; vectors have the shape (levels, n_local, rank).
+
+    Args:
+        space: The width space.
+        slopes: The slopes of the outputs.
+        features: F, shape (levels, 1 or n_local, rank, samples).
+        inverse: L^{-1}, shape (levels, n_local, rank, rank).
+        seen: Eigenvalues below this are left out.
+    """
+
+    def __init__(
+        self, space: WidthSpace, slopes: OutputSlopes, features: Array, inverse: Array, seen: float
+    ) -> None:
+        self._space = space
+        fine = _Factor(space, slopes, features, inverse)
+        self._nodewise = fine.nodewise
+        self._directions: Array = np.zeros((inverse[..., 0].size, 0))
+        self._shrink: Array = np.zeros(0)
+        if not fine.columns:
+            return
+        if slopes.few:
+            block = np.eye(fine.columns)
+        else:
+            stride = max(1, len(inverse) // COARSE)
+            block = leading_columns(_Factor(space, slopes, features, inverse, stride))
+        self._directions, theta = eigenvectors(space, fine, block, seen)
+        self._shrink = 1 - 1 / np.sqrt(1 + np.maximum(theta, LEAST))
+
+    def apply(self, y: Array) -> Array:
+        """Z y (collective)."""
+        y = self._without(y)
+        return y if self._nodewise is None else self._nodewise.apply(y[..., None])[..., 0]
+
+    def apply_transpose(self, y: Array) -> Array:
+        """Z' y (collective)."""
+        if self._nodewise is not None:
+            y = self._nodewise.apply_transpose(y[..., None])[..., 0]
+        return self._without(y)
+
+    def _without(self, y: Array) -> Array:
+        """(I - U (1 - (1 + theta)^{-1/2}) U') y."""
+        if not len(self._shrink):
+            return y
+        along = self._space.sum(y.reshape(-1) @ self._directions)
+        return y - (self._directions @ (self._shrink * along)).reshape(y.shape)
+
+
+class NodewiseRoot:
+    """Z with (I + B B')^{-1} = Z Z' for a B that is block diagonal by nodes.
+
+    With I + B' B = C C', Z = I - B C^{-T} (C + I)^{-1} B' (Andrews, AIAA J. 6, 1968). Columns have
+    the shape (levels, n_local, rank, count).
+
+    Args:
+        factor: The blocks of B, shape (levels, n_local, rank, samples).
+    """
+
+    def __init__(self, factor: Array) -> None:
+        levels, nodes, rank, samples = factor.shape
+        self._factor = factor.swapaxes(0, 1).reshape(nodes, levels * rank, samples)
+        unit = np.eye(samples)
+        lower = np.linalg.cholesky(unit + self._factor.swapaxes(1, 2) @ self._factor)
+        self._middle = np.linalg.inv(lower).swapaxes(1, 2) @ np.linalg.inv(lower + unit)
+
+    def apply(self, columns: Array) -> Array:
+        """Z times columns."""
+        return self._changed(columns, self._middle)
+
+    def apply_transpose(self, columns: Array) -> Array:
+        """Z' times columns."""
+        return self._changed(columns, self._middle.swapaxes(1, 2))
+
+    def _changed(self, columns: Array, middle: Array) -> Array:
+        levels, nodes, rank, count = columns.shape
+        rows = columns.swapaxes(0, 1).reshape(nodes, levels * rank, count)
+        change = self._factor @ (middle @ (self._factor.swapaxes(1, 2) @ rows))
+        return columns - change.reshape(nodes, levels, rank, count).swapaxes(0, 1)
+
+
+class _Factor:
+    """Z_D' B with Z_D the nodewise root, if there is one; it is applied and never formed.
+
+    Args:
+        space, slopes, features, inverse: As in `InverseRoot`.
+        stride: Only one in so many levels is taken, for all of them.
+    """
+
+    def __init__(
+        self,
+        space: WidthSpace,
+        slopes: OutputSlopes,
+        features: Array,
+        inverse: Array,
+        stride: int = 1,
+    ) -> None:
+        self._space, self._parts = space, slopes.parts[::stride]
+        self._features, self._inverse = np.sqrt(stride) * features[::stride], inverse[::stride]
+        _, self._samples, self._count, _ = slopes.parts.shape
+        self.signs = np.tile(slopes.signs, self._samples)[:, None]
+        self.nodewise: NodewiseRoot | None = None
+        if slopes.nodewise is not None:
+            reached = self._inverse @ self._features
+            self.nodewise = NodewiseRoot(reached * slopes.nodewise[::stride, :, None])
+
+    @property
+    def columns(self) -> int:
+        """Samples times parts."""
+        return len(self.signs)
+
+    def times(self, vectors: Array) -> Array:
+        """Its products with vectors, (columns, count): (levels, n_local, rank, count)."""
+        mixed = vectors.reshape(self._samples, self._count, -1)
+        result = np.empty((*self._inverse.shape[:3], mixed.shape[2]))
+        for level in range(len(result)):
+            driven: Array = np.matmul(self._parts[level].swapaxes(1, 2), mixed)
+            np.matmul(self._reached(level), driven.swapaxes(0, 1), out=result[level])
+        return result if self.nodewise is None else self.nodewise.apply_transpose(result)
+
+    def transposed(self, y: Array) -> Array:
+        """Its transpose's products, shapes as those of `times` (collective)."""
+        if self.nodewise is not None:
+            y = self.nodewise.apply(y)
+        result = np.zeros((self._samples, self._count, y.shape[3]))
+        for level in range(len(y)):
+            driven: Array = np.matmul(self._reached(level).swapaxes(1, 2), y[level])
+            result += self._parts[level] @ driven.swapaxes(0, 1)
+        return self._space.sum(result.reshape(self.columns, -1))
+
+    def _reached(self, level: int) -> Array:
+        """L^{-1} F at a level, shape (n_local, rank, samples); of all of them it would be large."""
+        result: Array = np.matmul(self._inverse[level], self._features[level])
+        return result
+
+
+def leading_columns(factor: _Factor) -> Array:
+    """Orthonormal combinations of B's columns that B sigma B' is largest on (collective).
+
+    A subspace iteration (Halko, Martinsson & Tropp, SIAM Rev. 53, 2011). Shape (columns,
+    `DIRECTIONS`).
+    """
+    block = np.random.default_rng(0).standard_normal((factor.columns, DIRECTIONS))
+    for _ in range(ITERATIONS):
+        block, _ = np.linalg.qr(factor.signs * factor.transposed(factor.times(block)))
+    return block
+
+
+def eigenvectors(
+    space: WidthSpace, factor: _Factor, block: Array, seen: float
+) -> tuple[Array, Array]:
+    """Ritz vectors of B sigma B' in the range of B V, and values beyond `seen` (collective).
+
+    Args:
+        space: The width space.
+        factor: B.
+        block: V, orthonormal columns.
+        seen: The least absolute value.
+
+    Returns:
+        U, orthonormal columns of shape (rows of B, count), and theta, shape (count,).
+    """
+    image = factor.times(block)
+    rows = image.reshape(-1, block.shape[1])
+    if np.all(factor.signs > 0):
+        theta, turn = np.linalg.eigh(space.sum(rows.T @ rows))
+        large = theta > seen
+        return rows @ (turn[:, large] / np.sqrt(theta[large])), theta[large]
+    back = factor.transposed(image)
+    squares, turn = np.linalg.eigh(block.T @ back)
+    told = squares > DEPENDENT * squares[-1]
+    turn = turn[:, told] / np.sqrt(squares[told])
+    theta, vectors = np.linalg.eigh(turn.T @ (back.T @ (factor.signs * back)) @ turn)
+    large = np.abs(theta) > seen
+    return rows @ (turn @ vectors[:, large]), theta[large]
