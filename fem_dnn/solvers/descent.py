@@ -52,6 +52,7 @@ class Descent:
         history: Collects the iterates.
         options: The PETSc options in use.
         radius: Trust radius to begin with, an L2 length; None: the method's own.
+        minimise: Whether it is for a minimiser; else any critical point nearby will do.
     """
 
     petsc: PetscProblem
@@ -61,6 +62,7 @@ class Descent:
     history: History
     options: OptionsInUse
     radius: float | None = None
+    minimise: bool = True
 
     @property
     def iterations_left(self) -> int:

@@ -120,7 +120,9 @@ class Method:
         try:
             with inserted_options(PREFIX, way.defaults, options or {}) as in_use:
                 while True:
-                    descent = Descent(petsc, at, target, tolerances, history, in_use, radius)
+                    descent = Descent(
+                        petsc, at, target, tolerances, history, in_use, radius, escape
+                    )
                     at, reason = way.descend(descent)
                     if at.gradient_norm > target:
                         curvature = Curvature(False, "")

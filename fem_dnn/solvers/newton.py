@@ -19,6 +19,7 @@ any kind, because it looks at the residual and not at the objective.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from petsc4py import PETSc
 
@@ -26,6 +27,7 @@ from fem_dnn.curvature_metric import curvature_metric
 from fem_dnn.problem import CurvatureCoordinates, Linearisation
 from fem_dnn.slab import SlabFailure
 from fem_dnn.solvers import tao
+from fem_dnn.solvers.approach import approach
 from fem_dnn.solvers.descent import Descent
 from fem_dnn.solvers.frugal_newton import DELTA_0, descend_frugally
 from fem_dnn.solvers.method import Method, Way
@@ -88,6 +90,13 @@ def _descend(descent: Descent) -> tuple[Linearisation, str]:
     if descent.petsc.problem.frugal and not descent.options.user:
         return _descend_frugally(descent)
     petsc, history, target = descent.petsc, descent.history, descent.target
+    try:
+        near = approach(descent) if descent.minimise else descent.start
+    except SlabFailure as failure:
+        # In the adjoints of a metric: keep what has been reached.
+        return descent.outcome(history.at or descent.start, str(failure))
+    if near is not descent.start:
+        descent = replace(descent, start=near, radius=None)
     snes = PETSc.SNES().create(petsc.comm)
     x, f = petsc.start(descent.start), petsc.vector()
     linear_iterations = history.linear_iterations

@@ -85,7 +85,8 @@ class PetscProblem:
 
     def __init__(self, problem: LearningProblem, measure: Measure | None = None) -> None:
         self.problem = problem
-        self._measure = measure or problem.metric
+        self.measure: Measure = measure or problem.metric
+        """Tells the metric of steps from a point."""
         self.comm = problem.controls.comm
         self.sizes = (problem.controls.n_local, problem.controls.n_global)
         riesz = RieszMap(problem.regularization)
@@ -117,7 +118,7 @@ class PetscProblem:
 
         In coordinates z this is their origin.
         """
-        metric = self._measure(at)
+        metric = self.measure(at)
         if metric is not None:
             self.riesz, self._measured = metric, at
         vec = self.vector(at.control if self.riesz is None else None)
@@ -132,7 +133,7 @@ class PetscProblem:
         if self._measured is None or self._measured is visited.at:
             return False
         self._measured.forget()
-        self.riesz, self._measured = self._measure(visited.at), visited.at
+        self.riesz, self._measured = self.measure(visited.at), visited.at
         self._shell.riesz = self.riesz
         self._origin = visited.at.control, visited.z
         self._recent = [visited]  # other vectors stand for other controls now

@@ -1,0 +1,182 @@
+"""The way to where Newton's method converges at once: quasi-Newton steps in curvature's metric.
+
+Far from a minimiser a Newton step's linear solve is good for a step that the trust region cuts
+short: the valley bends after a length in which the quadratic model costs many Hessian products. In
+the coordinates of `curvature_metric` the Hessian is s I but for few directions already, and these
+are learned from the gradients at hand (`limited_memory`), for less than one product a step:
+
+    c_{k+1} = c_k - t_k T H_k T' g_k,
+
+t_k by backtracking (Armijo), not much longer than the step before. T is made anew, and what has
+been learned is forgotten, from one stretch of steps to the next: a stretch depends on nothing but
+its first point and the length of the last step, so that a waypoint there is enough to go on from.
+A stretch is one iteration in the solver's history; whether another one is worth while is told by
+this history alone. That leaves Newton's method to end the descent, or to take over where quasi-
+Newton steps achieve little.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fem_dnn.curvature_metric import CurvatureMetric
+from fem_dnn.problem import Linearisation
+from fem_dnn.slab import SlabFailure
+from fem_dnn.solvers.descent import Descent
+from fem_dnn.solvers.limited_memory import LimitedMemory
+from fem_dnn.solvers.petsc import NOISE
+
+Array = NDArray[np.float64]
+Single = NDArray[np.float32]
+
+STEPS = 20
+"""Of a stretch, at most."""
+
+PAIRS = 10
+"""Remembered; with the vectors at work they take about as much memory as Newton's method does."""
+
+NEAR = 10.0
+"""Gradient, relative to its target, from which on Newton's method is left to converge."""
+
+STRETCHES = 40
+"""At most. Those that it takes are 5 to 20 on the named problems of `benchmarks`."""
+
+PATIENCE, LITTLE_DESCENT, LITTLE_REDUCTION = 3, 1e-6, 0.8
+"""So many stretches achieve little if neither the objective falls by this part nor the gradient to
+this part of what it was."""
+
+GROWTH = 2.0
+"""How much longer than the step before a step may be, in L2."""
+
+DECREASE = 1e-4
+"""Part of the decrease to first order that a step has to achieve."""
+
+SHORTEST = 1e-6
+"""Part of a direction below which it is given up."""
+
+
+def approach(descent: Descent) -> Linearisation:
+    """Go on from a descent's start as far as quasi-Newton steps are worth while (collective).
+
+    Stretches are recorded in the descent's history.
+
+    Returns:
+        The point reached; the start where the problem has no metric of curvature.
+    """
+    at, longest = descent.start, descent.radius or math.inf
+    while _worth_while(descent):
+        metric = descent.petsc.measure(at)
+        if not isinstance(metric, CurvatureMetric):
+            return at
+        stretch = _Stretch(descent, metric, longest)
+        at = stretch.run(at)
+        if stretch.taken == 0:
+            return at
+        descent.history.add(at, stretch.last)
+        longest = GROWTH * stretch.last
+    return at
+
+
+def _worth_while(descent: Descent) -> bool:
+    """Whether a stretch is to be expected to do well, after those in the history."""
+    history = descent.history
+    *before, last = history.iterations
+    begun = last.hessian_solves > 0  # by Newton's method
+    if begun or not descent.iterations_left or len(before) >= STRETCHES:
+        return False
+    if last.gradient_norm <= NEAR * descent.target:
+        return False
+    if len(before) < PATIENCE:
+        return True
+    fell = before[-PATIENCE].objective - last.objective
+    reduced = last.gradient_norm < LITTLE_REDUCTION * before[-PATIENCE].gradient_norm
+    return reduced or fell > LITTLE_DESCENT * abs(last.objective)
+
+
+class _Stretch:
+    """Steps by one metric.
+
+    Attributes:
+        taken: Steps so far.
+        last: Length of the last one, in L2.
+    """
+
+    def __init__(self, descent: Descent, metric: CurvatureMetric, longest: float) -> None:
+        self.problem, self.metric, self.longest = descent.petsc.problem, metric, longest
+        self.enough = NEAR * descent.target
+        self.memory = LimitedMemory(self.problem.controls, 1 / metric.weight, PAIRS)
+        self.taken, self.last = 0, 0.0
+
+    def run(self, at: Linearisation) -> Linearisation:
+        """Take steps; the point reached."""
+        controls = self.problem.controls
+        size = at.gradient_norm  # the unit of gradients: single precision is small
+        gradient = self._gradient(at, size)
+        while self.taken < STEPS and at.gradient_norm > self.enough:
+            direction = -self.memory.apply(gradient)
+            slope = size**2 * float(controls.sum(np.dot(gradient, direction)))
+            if not slope < 0:
+                break
+            step = self.metric.apply(size * direction.astype(np.float64))
+            length = controls.norm(step)
+            found = self._lower(at, step, slope, min(1.0, self.longest / length))
+            if found is None:
+                break
+            part, at = found
+            before, gradient = gradient, self._gradient(at, size)
+            self.memory.add(np.float32(part) * direction, gradient - before)
+            self.taken, self.last = self.taken + 1, part * length
+            self.longest = GROWTH * self.last
+        return at
+
+    def _gradient(self, at: Linearisation, size: float) -> Single:
+        """T' gradient."""
+        unit: Array = np.divide(at.gradient, size)
+        return self.metric.apply_transpose(unit).astype(np.float32)
+
+    def _lower(
+        self, at: Linearisation, step: Array, slope: float, part: float
+    ) -> tuple[float, Linearisation] | None:
+        """A part of a step that is low enough, and where it leads; None: there is none."""
+        least = SHORTEST * part
+        while part >= least:
+            trial = self.problem.linearise(self.problem.moved(at, part * step))
+            excess = self._change(at, trial, step, part, slope) - part * slope
+            if excess <= (DECREASE - 1) * part * slope and _has_gradient(trial):
+                return part, trial
+            # The parabola through both values and the slope has its minimum there.
+            lowest = -0.5 * slope * part**2 / excess if math.isfinite(excess) else 0.0
+            part = min(max(lowest, 0.1 * part), 0.5 * part)
+        return None
+
+    def _change(
+        self, at: Linearisation, trial: Linearisation, step: Array, part: float, slope: float
+    ) -> float:
+        """Of J by a part of a step; from the slopes at both ends where round-off hides it.
+
+        As in `petsc.PetscProblem.objective`.
+        """
+        change = _objective(trial) - at.objective
+        if abs(change) > NOISE * abs(at.objective) or not _has_gradient(trial):
+            return change
+        return 0.5 * part * (slope + self.problem.controls.dot(trial.gradient, step))
+
+
+def _objective(trial: Linearisation) -> float:
+    """J; infinity where the state cannot be computed."""
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):
+            return trial.objective if math.isfinite(trial.objective) else math.inf
+    except SlabFailure:
+        return math.inf
+
+
+def _has_gradient(trial: Linearisation) -> bool:
+    """Whether the gradient can be computed."""
+    try:
+        return math.isfinite(trial.gradient_norm)
+    except SlabFailure:
+        return False

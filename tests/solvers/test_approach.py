@@ -1,0 +1,113 @@
+"""Quasi-Newton steps on the way to a minimiser."""
+
+from itertools import pairwise
+
+import pytest
+from helpers import everywhere, random_control, random_problem, relative, uniform
+from mpi4py import MPI
+
+from fem_dnn.curvature_metric import FEW_CONTROLS
+from fem_dnn.problem import LearningProblem
+from fem_dnn.slab import SlabFailure
+from fem_dnn.solvers import Tolerances, approach, solve_newton
+from fem_dnn.solvers.history import Waypoint
+
+pytestmark = pytest.mark.mpi
+
+WORLD, SELF = MPI.COMM_WORLD, MPI.COMM_SELF
+
+
+def valley(comm=WORLD, **options):
+    """A problem with enough controls, where Newton's method alone takes many steps."""
+    chosen = {
+        "scheme": "resnet",
+        "cells": 8,
+        "points": uniform(2.0, 8),
+        "loss": "logistic",
+        "samples": 9,
+        "regularization": (1e-2, 1e-2, 1e-2),
+        **options,
+    }
+    problem = random_problem(comm, **chosen)
+    assert problem.controls.n_global >= FEW_CONTROLS
+    return problem, random_control(problem, scale=2.0)
+
+
+def stretches(solution) -> list:
+    """The iterates before Newton's first step, the start not among them."""
+    return [line for line in solution.history[1:] if line.hessian_solves == 0]
+
+
+def test_newton_has_the_last_word() -> None:
+    """Stretches come first and go down; Newton's steps end within the tolerance."""
+    solution = solve_newton(*valley(), Tolerances(rtol=1e-10))
+    assert solution.converged, solution.reason
+    first = stretches(solution)
+    assert first and solution.history[-1].hessian_solves > 0
+    assert [line.iteration for line in first] == list(range(1, len(first) + 1))
+    objectives = [line.objective for line in (solution.history[0], *first)]
+    assert all(after < before for before, after in pairwise(objectives))
+    # Near enough, as said, and no nearer than one step may lead.
+    assert first[-1].gradient_norm <= approach.NEAR * 1e-10 * solution.initial_gradient_norm
+    assert solution.gradient_norm <= 1e-10 * solution.initial_gradient_norm
+
+
+def test_takes_less_work_than_newton_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem, start = valley()
+    both = solve_newton(problem, start, Tolerances(rtol=1e-9))
+    monkeypatch.setattr(approach, "STRETCHES", 0)
+    alone = solve_newton(problem, start, Tolerances(rtol=1e-9))
+    assert both.converged and alone.converged and not stretches(alone)
+    assert both.history[-1].sweeps < 0.7 * alone.history[-1].sweeps
+    assert abs(both.objective - alone.objective) < 0.05 * alone.objective
+
+
+def test_is_the_same_on_any_number_of_ranks() -> None:
+    """Until round-off has grown, in single precision, with the steps."""
+    ends = []
+    for comm in (WORLD, SELF):
+        problem, start = valley(comm)
+        solution = solve_newton(problem, start, Tolerances(max_iterations=1))
+        assert stretches(solution)
+        ends.append((solution.objective, everywhere(problem, solution.control)))
+    assert relative(ends[0][0], ends[1][0]) < 1e-3
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_waypoint_is_enough_to_go_on_from(number: int) -> None:
+    problem, start = valley()
+    kept: list[Waypoint] = []
+    whole = solve_newton(problem, start, keep=lambda waypoint: kept.append(waypoint()))
+    assert len(stretches(whole)) > number
+    resumed = solve_newton(problem, start, resume=kept[number], keep=lambda _: None)
+    assert len(resumed.history) == len(whole.history)
+    assert relative(resumed.objective, whole.objective) < 1e-10
+
+
+def test_critical_points_of_any_kind_are_left_to_newton() -> None:
+    solution = solve_newton(*valley(), Tolerances(max_iterations=3), escape=False)
+    assert not stretches(solution)
+
+
+def test_few_controls_are_left_to_newton() -> None:
+    problem = random_problem(WORLD, scheme="resnet", regularization=(0.1, 0.1, 0.1))
+    assert problem.controls.n_global < FEW_CONTROLS
+    assert not stretches(solve_newton(problem, random_control(problem)))
+
+
+def test_steps_that_have_no_state_are_shortened(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem, start = valley()
+    refused = []
+
+    def state(self, weights):
+        """None for every other trial."""
+        refused.append(len(refused) % 2 == 1)
+        if refused[-1]:
+            raise SlabFailure(0.0, 1.0, 1.0, 80)
+        return solve(self, weights)
+
+    solve = LearningProblem.state
+    monkeypatch.setattr(LearningProblem, "state", state)
+    solution = solve_newton(problem, start, Tolerances(max_iterations=1), escape=True)
+    assert len(stretches(solution)) == 1 and any(refused)
+    assert solution.objective < solution.history[0].objective
