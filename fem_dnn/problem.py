@@ -56,13 +56,7 @@ class Coordinates(Protocol):
 
 
 class Metric(Coordinates, Protocol):
-    """Coordinates of a point's own, which may see little of some steps.
-
-    Attributes:
-        weight: s: the Hessian in z is about s times the identity, or more in few directions.
-    """
-
-    weight: float
+    """Coordinates of a point's own, which may see little of some steps."""
 
     def unseen(self, step: Array) -> Array:
         """To be added to a Hessian product: steps that change nothing count as Tikhonov's."""

@@ -41,14 +41,14 @@ class GramMetric:
     Args:
         controls: The controls in Gram form.
         metric: N, shape (levels, S, S), the same on every rank.
-        weight: The smallest Tikhonov weight, lambda.
+        tikhonov: The smallest Tikhonov weight, lambda.
         rows: This rank's nodes, block by block.
     """
 
     def __init__(
-        self, controls: GramControls, metric: Array, weight: float, rows: list[slice]
+        self, controls: GramControls, metric: Array, tikhonov: float, rows: list[slice]
     ) -> None:
-        self.controls, self.weight, self._rows = controls, weight, rows
+        self.controls, self.tikhonov, self._rows = controls, tikhonov, rows
         values, vectors = np.linalg.eigh(metric)
         self._floor = floor(metric)
         roots = np.sqrt(np.maximum(values, 0.0) + self._floor)
@@ -71,5 +71,5 @@ class GramMetric:
         """lambda epsilon tr(N) dq: what a step that N cannot see is held by."""
         result = np.zeros_like(step)
         q = self.controls.q(step)
-        self.controls.q(result)[...] = self.weight * self._floor[:, :, None] * q
+        self.controls.q(result)[...] = self.tikhonov * self._floor[:, :, None] * q
         return result

@@ -23,7 +23,7 @@ import numpy as np
 from mpi4py import MPI
 from numpy.typing import NDArray
 
-from fem_dnn.problem import LearningProblem, Linearisation, Metric
+from fem_dnn.problem import CurvatureCoordinates, LearningProblem, Linearisation
 from fem_dnn.slab import SlabFailure
 from fem_dnn.solvers.descent import Descent
 from fem_dnn.solvers.limited_memory import LimitedMemory
@@ -72,12 +72,11 @@ def approach(descent: Descent) -> Linearisation:
     at, pairs = descent.start, _affordable(descent.petsc.problem)
     while pairs >= FEW_PAIRS and _worth_while(descent):
         metric = descent.petsc.measure(at)
-        if metric is None:
+        if not isinstance(metric, CurvatureCoordinates):
             return at
         reached = _Stretch(descent, metric, pairs).run(at)
         if reached is at:
             return at
-        at.forget()
         at = reached
         descent.history.add(at)
     return at
@@ -114,7 +113,7 @@ class _Stretch:
         pairs: How many are remembered.
     """
 
-    def __init__(self, descent: Descent, metric: Metric, pairs: int) -> None:
+    def __init__(self, descent: Descent, metric: CurvatureCoordinates, pairs: int) -> None:
         self.problem, self.metric = descent.petsc.problem, metric
         self.enough = NEAR * descent.target
         self.memory = LimitedMemory(self.problem.controls, 1 / metric.weight, pairs)
