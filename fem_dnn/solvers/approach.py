@@ -9,7 +9,7 @@ are learned from the gradients at hand (`limited_memory`), for less than one pro
 
 t_k by backtracking (Armijo), not much longer than the step before. T is made anew, and what has
 been learned is forgotten, from one stretch of steps to the next: a stretch depends on nothing but
-its first point, so that a waypoint there is enough to go on from.
+its first point and the length of the last step, so that a waypoint there is enough to go on from.
 A stretch is one iteration in the solver's history; whether another one is worth while is told by
 this history alone. That leaves Newton's method to end the descent, or to take over where quasi-
 Newton steps achieve little.
@@ -52,7 +52,7 @@ PATIENCE, LITTLE_DESCENT, LITTLE_REDUCTION = 3, 1e-6, 0.8
 this part of what it was."""
 
 GROWTH = 2.0
-"""How much longer than the step before a step may be."""
+"""How much longer than the step before a step may be, in L2."""
 
 DECREASE = 1e-4
 """Part of the decrease to first order that a step has to achieve."""
@@ -69,16 +69,18 @@ def approach(descent: Descent) -> Linearisation:
     Returns:
         The point reached; the start where the problem has no metric of curvature.
     """
-    at, pairs = descent.start, _affordable(descent.petsc.problem)
+    at, longest = descent.start, descent.radius or math.inf
+    pairs = _affordable(descent.petsc.problem)
     while pairs >= FEW_PAIRS and _worth_while(descent):
         metric = descent.petsc.measure(at)
         if not isinstance(metric, CurvatureCoordinates):
             return at
-        reached = _Stretch(descent, metric, pairs).run(at)
-        if reached is at:
+        stretch = _Stretch(descent, metric, pairs, longest)
+        at = stretch.run(at)
+        if stretch.taken == 0:
             return at
-        at = reached
-        descent.history.add(at)
+        descent.history.add(at, stretch.last)
+        longest = GROWTH * stretch.last
     return at
 
 
@@ -111,42 +113,47 @@ class _Stretch:
         descent: Whose target is approached.
         metric: T, and s: the Hessian in z is about s I.
         pairs: How many are remembered.
+        longest: Length that the first step may have, in L2.
+
+    Attributes:
+        taken: Steps so far.
+        last: Length of the last one, in L2.
     """
 
-    def __init__(self, descent: Descent, metric: CurvatureCoordinates, pairs: int) -> None:
-        self.problem, self.metric = descent.petsc.problem, metric
+    def __init__(
+        self, descent: Descent, metric: CurvatureCoordinates, pairs: int, longest: float
+    ) -> None:
+        self.problem, self.metric, self.longest = descent.petsc.problem, metric, longest
         self.enough = NEAR * descent.target
         self.memory = LimitedMemory(self.problem.controls, 1 / metric.weight, pairs)
+        self.taken, self.last = 0, 0.0
 
     def run(self, at: Linearisation) -> Linearisation:
-        """Take steps; the point reached, the same one if none leads down."""
+        """Take steps; the point reached."""
         controls = self.problem.controls
         size = at.gradient_norm  # the unit of gradients: single precision is small
-        gradient, longest = self._gradient(at, size), math.inf
-        for _ in range(STEPS):
-            if at.gradient_norm <= self.enough:
-                break
+        gradient = self._gradient(at, size)
+        while self.taken < STEPS and at.gradient_norm > self.enough:
             direction = -self.memory.apply(gradient)
-            seen = np.stack([gradient, direction]) @ direction
-            slope, square = controls.sum(seen.astype(np.float64))
+            slope = size**2 * float(controls.sum(np.dot(gradient, direction)))
             if not slope < 0:
                 break
-            length = math.sqrt(square)
             step = self.metric.apply(size * direction.astype(np.float64))
-            found = self._lower(at, step, size**2 * float(slope), min(1.0, longest / length))
+            length = controls.norm(step)
+            found = self._lower(at, step, slope, min(1.0, self.longest / length))
             if found is None:
                 break
             part, at = found
             before, gradient = gradient, self._gradient(at, size)
             self.memory.add(np.float32(part) * direction, gradient - before)
-            longest = GROWTH * part * length
+            self.taken, self.last = self.taken + 1, part * length
+            self.longest = GROWTH * self.last
         return at
 
     def _gradient(self, at: Linearisation, size: float) -> Single:
         """T' gradient."""
-        gradient: Array = at.descent_in(self.metric)
-        gradient /= -size
-        return gradient.astype(np.float32)
+        unit: Array = np.divide(at.gradient, size)
+        return self.metric.apply_transpose(unit).astype(np.float32)
 
     def _lower(
         self, at: Linearisation, step: Array, slope: float, part: float
