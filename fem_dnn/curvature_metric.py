@@ -32,7 +32,8 @@ from fem_dnn.controls import ControlParts
 from fem_dnn.features import features
 from fem_dnn.gauss_newton import output_slopes
 from fem_dnn.inverse_root import InverseRoot
-from fem_dnn.problem import LearningProblem, Linearisation, Metric
+from fem_dnn.problem import CurvatureCoordinates, LearningProblem, Linearisation, Metric
+from fem_dnn.smooth_curvature_metric import SmoothCurvatureMetric
 
 Array = NDArray[np.float64]
 
@@ -56,8 +57,10 @@ ROUND_OFF = 1e-12
 def why_not(problem: LearningProblem) -> str | None:
     """Why a problem has no such coordinates; None if it has."""
     controls, regularization = problem.controls, problem.regularization
-    if regularization.smooth:
-        return "derivatives of the controls are penalised: R'' couples levels or nodes"
+    if any(weights.width > 0 for weights in regularization.smooth.values()):
+        return "derivatives of the controls in width are penalised: R'' couples nodes"
+    if regularization.smooth and controls.mask is not None:
+        return "derivatives of a masked kernel are penalised: R'' couples levels"
     if controls.box is not None:
         return "the controls have bounds"
     if problem.groups.count > 1:
@@ -220,4 +223,9 @@ def curvature_metric(at: Linearisation) -> Metric | None:
     A problem with a metric of its own is measured by that.
     """
     own = at.problem.metric(at)
-    return CurvatureMetric(at) if own is None and why_not(at.problem) is None else own
+    return curvature_coordinates(at) if own is None and why_not(at.problem) is None else own
+
+
+def curvature_coordinates(at: Linearisation) -> CurvatureCoordinates:
+    """The coordinates of a point of a problem that has some (`why_not`; collective)."""
+    return SmoothCurvatureMetric(at) if at.problem.regularization.smooth else CurvatureMetric(at)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +60,17 @@ class Metric(Coordinates, Protocol):
 
     def unseen(self, step: Array) -> Array:
         """To be added to a Hessian product: steps that change nothing count as Tikhonov's."""
+
+
+@runtime_checkable
+class CurvatureCoordinates(Metric, Protocol):
+    """A metric in which the reduced Hessian is nearly s I."""
+
+    weight: float
+    """s."""
+
+    def newton_length(self, gradient: Array) -> float:
+        """|z| of the Newton step for the Hessian s T^{-T} T^{-1} (collective)."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -109,7 +109,7 @@ def test_what_has_none_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(curvature_metric, "FEW_CONTROLS", 10)
     assert why_not(problem) is None
     for options, reason in (
-        ({"regularization": (0.01, 0.02, 0.0, 0.0, 0.05)}, "derivatives"),
+        ({"regularization": (0.01, 0.02, 0.0, 0.0, 0.0, 0.0, 0.05)}, "derivatives"),
         ({"bounds": {"bias": (-1.0, 1.0)}}, "bounds"),
         ({"regularization": (0.0, 0.0, 0.0)}, "penalised"),
         ({"kernel": False, "bias": False, "given": True}, "neither"),

@@ -20,10 +20,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from mpi4py import MPI
 from numpy.typing import NDArray
 
-from fem_dnn.curvature_metric import CurvatureMetric
-from fem_dnn.problem import Linearisation
+from fem_dnn.problem import CurvatureCoordinates, LearningProblem, Linearisation
 from fem_dnn.slab import SlabFailure
 from fem_dnn.solvers.descent import Descent
 from fem_dnn.solvers.limited_memory import LimitedMemory
@@ -37,6 +37,9 @@ STEPS = 20
 
 PAIRS = 10
 """Remembered; with the vectors at work they take about as much memory as Newton's method does."""
+
+FEW_PAIRS, MEMORY_BYTES = 3, 2e9
+"""Where memory is short they are fewer: so many at least, in so many bytes per rank."""
 
 NEAR = 10.0
 """Gradient, relative to its target, from which on Newton's method is left to converge."""
@@ -67,11 +70,12 @@ def approach(descent: Descent) -> Linearisation:
         The point reached; the start where the problem has no metric of curvature.
     """
     at, longest = descent.start, descent.radius or math.inf
-    while _worth_while(descent):
+    pairs = _affordable(descent.petsc.problem)
+    while pairs >= FEW_PAIRS and _worth_while(descent):
         metric = descent.petsc.measure(at)
-        if not isinstance(metric, CurvatureMetric):
+        if not isinstance(metric, CurvatureCoordinates):
             return at
-        stretch = _Stretch(descent, metric, longest)
+        stretch = _Stretch(descent, metric, pairs, longest)
         at = stretch.run(at)
         if stretch.taken == 0:
             return at
@@ -80,12 +84,18 @@ def approach(descent: Descent) -> Linearisation:
     return at
 
 
+def _affordable(problem: LearningProblem) -> int:
+    """How many pairs may be remembered (collective)."""
+    controls = problem.controls
+    pairs = int(MEMORY_BYTES / (8 * max(controls.n_local, 1)))
+    return controls.comm.allreduce(min(PAIRS, pairs), op=MPI.MIN)
+
+
 def _worth_while(descent: Descent) -> bool:
     """Whether a stretch is to be expected to do well, after those in the history."""
     history = descent.history
     *before, last = history.iterations
-    begun = last.hessian_solves > 0  # by Newton's method
-    if begun or not descent.iterations_left or len(before) >= STRETCHES:
+    if descent.newton_has_begun or not descent.iterations_left or len(before) >= STRETCHES:
         return False
     if last.gradient_norm <= NEAR * descent.target:
         return False
@@ -99,15 +109,23 @@ def _worth_while(descent: Descent) -> bool:
 class _Stretch:
     """Steps by one metric.
 
+    Args:
+        descent: Whose target is approached.
+        metric: T, and s: the Hessian in z is about s I.
+        pairs: How many are remembered.
+        longest: Length that the first step may have, in L2.
+
     Attributes:
         taken: Steps so far.
         last: Length of the last one, in L2.
     """
 
-    def __init__(self, descent: Descent, metric: CurvatureMetric, longest: float) -> None:
+    def __init__(
+        self, descent: Descent, metric: CurvatureCoordinates, pairs: int, longest: float
+    ) -> None:
         self.problem, self.metric, self.longest = descent.petsc.problem, metric, longest
         self.enough = NEAR * descent.target
-        self.memory = LimitedMemory(self.problem.controls, 1 / metric.weight, PAIRS)
+        self.memory = LimitedMemory(self.problem.controls, 1 / metric.weight, pairs)
         self.taken, self.last = 0, 0.0
 
     def run(self, at: Linearisation) -> Linearisation:

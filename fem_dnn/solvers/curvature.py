@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from petsc4py import PETSc
 from slepc4py import SLEPc
 
-from fem_dnn.curvature_metric import CurvatureMetric, why_not
+from fem_dnn.curvature_metric import curvature_coordinates, why_not
 from fem_dnn.problem import Coordinates, Linearisation, Metric
 from fem_dnn.riesz import RieszMap
 from fem_dnn.slab import SlabFailure
@@ -197,7 +197,7 @@ class _Preconditioner:
         if hessian.metric is not None:
             return None
         if why_not(problem) is None:
-            return cls(CurvatureMetric(hessian.at), hessian)
+            return cls(curvature_coordinates(hessian.at), hessian)
         riesz = RieszMap(problem.regularization)
         return None if riesz.trivial else cls(riesz, hessian)
 

@@ -69,6 +69,11 @@ class Descent:
         """Iterations until the limit."""
         return max(self.tolerances.max_iterations - len(self.history.iterations) + 1, 0)
 
+    @property
+    def newton_has_begun(self) -> bool:
+        """Whether Hessian products have been taken already."""
+        return self.history.iterations[-1].hessian_solves > 0
+
     def outcome(self, at: Linearisation, text: str) -> tuple[Linearisation, str]:
         """The point reached and the reason, with its numbers filled in."""
         if at.gradient_norm <= self.target:

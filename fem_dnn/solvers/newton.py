@@ -4,9 +4,9 @@ The reduced gradient is the SNES function, the objective its merit function. Ste
 trust region (`newtontr`) whose model is minimised by conjugate gradients truncated at the region's
 boundary and at negative curvature (`stcg`; Steihaug, SIAM J. Numer. Anal. 20, 1983), both in
 coordinates in which the Hessian is nearly a multiple of the identity (`curvature_metric`; where
-derivatives of the controls are penalised, in those of `riesz`). The relative accuracy of the linear
-solves falls with the gradient, so that the last steps converge quadratically (Dembo, Eisenstat &
-Steihaug, SIAM J. Numer. Anal. 19, 1982).
+derivatives of the controls in width are penalised, in those of `riesz`). The relative accuracy of
+the linear solves falls with the gradient, so that the last steps converge quadratically (Dembo,
+Eisenstat & Steihaug, SIAM J. Numer. Anal. 19, 1982).
 
 Where the controls have bounds, PETSc TAO's `tron` does the same on faces of the box: a Cauchy point
 along the projected gradient, then truncated Newton steps on the controls that are free there, with
@@ -23,8 +23,8 @@ from dataclasses import replace
 
 from petsc4py import PETSc
 
-from fem_dnn.curvature_metric import CurvatureMetric, curvature_metric
-from fem_dnn.problem import Linearisation
+from fem_dnn.curvature_metric import curvature_metric
+from fem_dnn.problem import CurvatureCoordinates, Linearisation
 from fem_dnn.slab import SlabFailure
 from fem_dnn.solvers import tao
 from fem_dnn.solvers.approach import approach
@@ -87,16 +87,16 @@ def _descend_within_bounds(descent: Descent) -> tuple[Linearisation, str]:
 
 def _descend(descent: Descent) -> tuple[Linearisation, str]:
     """Run SNES, or what needs fewer vectors where none of SNES's options are asked for."""
+    if not descent.newton_has_begun:
+        try:
+            near = approach(descent) if descent.minimise else descent.start
+        except SlabFailure as failure:
+            # In an adjoint: keep what has been reached.
+            return descent.outcome(descent.history.at or descent.start, str(failure))
+        descent = replace(descent, start=near, radius=None)
     if descent.petsc.problem.frugal and not descent.options.user:
         return _descend_frugally(descent)
     petsc, history, target = descent.petsc, descent.history, descent.target
-    try:
-        near = approach(descent) if descent.minimise else descent.start
-    except SlabFailure as failure:
-        # In the adjoints of a metric: keep what has been reached.
-        return descent.outcome(history.at or descent.start, str(failure))
-    if near is not descent.start:
-        descent = replace(descent, start=near, radius=None)
     snes = PETSc.SNES().create(petsc.comm)
     x, f = petsc.start(descent.start), petsc.vector()
     linear_iterations = history.linear_iterations
@@ -159,7 +159,7 @@ def _first_radius(descent: Descent) -> float:
     riesz = descent.petsc.riesz
     if riesz is None:
         return DELTA_0
-    if isinstance(riesz, CurvatureMetric):
+    if isinstance(riesz, CurvatureCoordinates):
         return NEWTON_STEPS * riesz.newton_length(descent.start.gradient) or 1.0
     # In z every descent starts at 0: there the control's own length tells how far to go.
     return DELTA_0 * (descent.start.length or 1.0)
