@@ -6,7 +6,8 @@ boundary and at negative curvature (`stcg`; Steihaug, SIAM J. Numer. Anal. 20, 1
 coordinates in which the Hessian is nearly a multiple of the identity (`curvature_metric`; where
 derivatives of the controls in width are penalised, in those of `riesz`). The relative accuracy of
 the linear solves falls with the gradient, so that the last steps converge quadratically (Dembo,
-Eisenstat & Steihaug, SIAM J. Numer. Anal. 19, 1982).
+Eisenstat & Steihaug, SIAM J. Numer. Anal. 19, 1982). A minimiser is approached by quasi-Newton
+steps in the same coordinates (`approach`) as long as these do well.
 
 Where the controls have bounds, PETSc TAO's `tron` does the same on faces of the box: a Cauchy point
 along the projected gradient, then truncated Newton steps on the controls that are free there, with
