@@ -29,15 +29,21 @@ HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent / "docs" / "curved-valley.md"
 BEGIN, END = "<!-- table -->\n", "<!-- end of table -->\n"
 
-HEAD = """| case | coarser meshes | Newton steps per mesh | CG steps per mesh | work | path | distance | objective |
-|---|---|---|---|---|---|---|---|
+HEAD = """| case | coarser meshes | stretches per mesh | Newton steps per mesh | CG steps per mesh | work | path | distance | objective |
+|---|---|---|---|---|---|---|---|---|
 """  # noqa: E501
 
 Array = NDArray[np.float64]
 
 
-def measure(problem: str, nested: int) -> dict[str, Any]:
-    """One solve from a random start, on coarser meshes first if asked for."""
+def measure(problem: str, nested: int, alone: bool) -> dict[str, Any]:
+    """One solve from a random start, on coarser meshes first if asked for.
+
+    Args:
+        problem: Its name.
+        nested: How many coarser meshes.
+        alone: Whether Newton's steps go all the way, without quasi-Newton steps before them.
+    """
     guess = "solver.initial={ kind = 'random', seed = 0, scale = 1.0 }"
     case = read_case(HERE / "problems" / f"{problem}.toml", [guess, f"solver.nested={nested}"])
     model = assemble(case, MPI.COMM_SELF)
@@ -54,7 +60,7 @@ def measure(problem: str, nested: int) -> dict[str, Any]:
             visited.append(at.control)
 
         return METHODS["newton"](
-            of.problem, start, tolerances, escape=False, report=report, accuracy=remember
+            of.problem, start, tolerances, escape=not alone, report=report, accuracy=remember
         )
 
     tolerances = Tolerances(1e-8, 0.0, 500)
@@ -65,12 +71,18 @@ def measure(problem: str, nested: int) -> dict[str, Any]:
     meshes = [
         list(lines) for _, lines in itertools.groupby(solution.history, key=lambda line: line.mesh)
     ]
+    stretches = [
+        sum(line.hessian_solves == lines[0].hessian_solves for line in lines[1:])
+        for lines in meshes
+    ]
     steps = [float(np.linalg.norm(b - a)) for a, b in itertools.pairwise(visited)]
     return {
         "problem": problem,
         "nested": nested,
         "converged": solution.converged,
-        "newton": [len(lines) - 1 for lines in meshes],
+        "alone": alone,
+        "stretches": stretches,
+        "newton": [len(lines) - 1 - n for lines, n in zip(meshes, stretches, strict=True)],
         "cg": [lines[-1].linear_iterations - lines[0].linear_iterations for lines in meshes],
         "sweeps": solution.history[-1].sweeps,
         "path": sum(steps),
@@ -81,17 +93,20 @@ def measure(problem: str, nested: int) -> dict[str, Any]:
 
 def row(r: dict[str, Any]) -> str:
     """A line of the table."""
-    newton, cg = (", ".join(map(str, r[key])) for key in ("newton", "cg"))
-    numbers = f"{r['sweeps']:.0f} | {r['path']:.1f} | {r['distance']:.1f} | {r['objective']:.5f}"
-    return f"| {r['problem']} | {r['nested']} | {newton} | {cg} | {numbers} |\n"
+    counts = [", ".join(map(str, r[key])) for key in ("stretches", "newton", "cg")]
+    path = f"{r['path']:.1f}" if r["alone"] else ""
+    if r["alone"]:
+        counts[0] = "none"
+    numbers = f"{r['sweeps']:.0f} | {path} | {r['distance']:.1f} | {r['objective']:.5f}"
+    return f"| {r['problem']} | {r['nested']} | {' | '.join(counts)} | {numbers} |\n"
 
 
 def main() -> None:
     """Measure, print, and put the table into the page."""
     results = []
     for problem in ("circles_1e-3", "circles_1e-3_smooth"):
-        for nested in (0, 2, 3):
-            results.append(measure(problem, nested))
+        for nested, alone in itertools.product((0, 2, 3), (True, False)):
+            results.append(measure(problem, nested, alone))
             print(row(results[-1]), end="", flush=True)
     PAGE.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
     before, rest = PAGE.read_text().split(BEGIN)

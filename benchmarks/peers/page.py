@@ -68,17 +68,15 @@ Versions: {versions}; fem-dnn at the commits {revisions}.
 
 REASONS = """## Where the aim is not reached, and the next ideas
 
-- *64 nodes, 32 layers.* A layer's matrix product takes 7 µs here and NumPy's calls around it as
-  long several times over; JAX compiles the loop over layers into one program and needs three
-  quarters of our time for a gradient. Next: the explicit sweeps' loop over layers in compiled code.
-- *Products.* In the curvature metric Newton takes a third to a half of the products of trust-ncg,
-  which has none; measuring costs a third of a product each time, and four gradients per step.
-  Where derivatives are penalised there is no such metric yet (`circles_*_smooth`), and with very
-  many outputs (`digits`) its Gauss-Newton part is left out. Next: the smooth metric (per node,
-  all levels at once), and one sketch for several steps.
-- *L-BFGS first* (to a relative gradient of 1e-2, 50 to 130 gradients) halved the work on a
-  prototype. It is left out because a resumed solve then finds another minimiser: its pairs would
-  have to be in the checkpoint.
+- *What is left at 64 nodes.* `newton` takes 300 to 900 sweeps, the peers 1 300 to 4 500. Of its
+  time the sweeps (compiled: 60 to 80 % of the machine's rate) are about a half; the rest goes into
+  the metric, its making and its use, and into passes over ten remembered pairs of vectors of
+  controls, which do not fit into the cache. Next: pairs and metric in the coordinates Psi that the
+  states span, where vectors are a quarter as long; steps made in C altogether.
+- *Newton's last steps* take a fifth of the work. Next: what has been learned as a preconditioner
+  for their conjugate gradients.
+- *Gram form.* Its metric is that of L2, in which quasi-Newton steps save nothing. Next: the
+  pointwise term, K + K D K at every node, inverted there too.
 """
 
 NOTE = "; ° where the two were measured in different sessions"

@@ -58,7 +58,7 @@ DECREASE = 1e-4
 """Part of the decrease to first order that a step has to achieve."""
 
 SHORTEST = 1e-6
-"""Part of a direction below which it is given up."""
+"""Part of the first trial below which a direction is given up."""
 
 
 def approach(descent: Descent) -> Linearisation:

@@ -6,8 +6,8 @@ R_ij = s_i'y_j for i <= j and D = diag(s_i'y_i),
     H g = gamma g + S R^{-T} ((D + gamma Y'Y) R^{-1} S'g - gamma Y'g) - gamma Y R^{-1} S'g
 
 (Byrd, Nocedal & Schnabel, Math. Program. 63, 1994): two passes over S and Y, by matrix products.
-All is in single precision, each pair divided by the length of its step, which changes nothing in H:
-directions come from it, decisions do not.
+Vectors are in single precision, each pair divided by the length of its step, which changes nothing
+in H: directions come from it, decisions do not.
 """
 
 from __future__ import annotations

@@ -77,7 +77,9 @@ class Method:
             problem: Learning problem.
             initial: Initial guess, local control vector in L2-orthonormal coordinates.
             tolerances: When to end.
-            escape: Look at the curvature where the gradient vanishes, and leave saddles.
+            escape: Look for a minimiser: take quasi-Newton steps on the way where the method does,
+                look at the curvature where the gradient vanishes, and leave saddles. Without, any
+                critical point will do.
             report: Called with every iteration on all ranks.
             accuracy: Training accuracy for the history.
             options: PETSc options without prefix, of the objects that the method uses, e.g. for
@@ -88,7 +90,7 @@ class Method:
                 there. Its history, its work and its seconds count, also towards the limit on
                 iterations, and `rtol` refers to its initial guess. Not kept: what the method has
                 learned of the curvature (L-BFGS pairs, step lengths) and, of `all-at-once`, state
-                and adjoint, which are solved anew; the step's length gives a trust radius.
+                and adjoint, which are solved anew. The step's length gives a trust radius.
 
         Returns:
             The solution; not converged is told by its `converged` and `reason`.
@@ -124,7 +126,7 @@ class Method:
                         petsc, at, target, tolerances, history, in_use, radius, escape
                     )
                     at, reason = way.descend(descent)
-                    if at.gradient_norm > target:
+                    if not at.gradient_norm <= target:
                         curvature = Curvature(False, "")
                         break
                     curvature = examine(petsc, at, escape)

@@ -6,7 +6,8 @@ boundary and at negative curvature (`stcg`; Steihaug, SIAM J. Numer. Anal. 20, 1
 coordinates in which the Hessian is nearly a multiple of the identity (`curvature_metric`; where
 derivatives of the controls in width are penalised, in those of `riesz`). The relative accuracy of
 the linear solves falls with the gradient, so that the last steps converge quadratically (Dembo,
-Eisenstat & Steihaug, SIAM J. Numer. Anal. 19, 1982).
+Eisenstat & Steihaug, SIAM J. Numer. Anal. 19, 1982). A minimiser is approached by quasi-Newton
+steps in the same coordinates (`approach`) as long as these do well.
 
 Where the controls have bounds, PETSc TAO's `tron` does the same on faces of the box: a Cauchy point
 along the projected gradient, then truncated Newton steps on the controls that are free there, with
@@ -23,7 +24,7 @@ from dataclasses import replace
 
 from petsc4py import PETSc
 
-from fem_dnn.curvature_metric import curvature_metric
+from fem_dnn.curvature_metric import curvature_metric, why_not
 from fem_dnn.problem import CurvatureCoordinates, Linearisation
 from fem_dnn.slab import SlabFailure
 from fem_dnn.solvers import tao
@@ -45,7 +46,8 @@ DEFAULTS: dict[str, object] = {
 WITHIN_BOUNDS: dict[str, object] = {"tao_type": "tron", "ksp_max_it": 1000, **tao.DEFAULTS}
 
 NEWTON_STEPS = 2.0
-"""The same where the Hessian is known approximately: in Newton steps for that."""
+"""The trust region's first radius where the Hessian is known approximately: in Newton steps for
+that."""
 
 SNES_REASON = PETSc.SNES.ConvergedReason
 
@@ -86,19 +88,33 @@ def _descend_within_bounds(descent: Descent) -> tuple[Linearisation, str]:
 
 
 def _descend(descent: Descent) -> tuple[Linearisation, str]:
-    """Run SNES, or what needs fewer vectors where none of SNES's options are asked for."""
-    if not descent.newton_has_begun:
-        try:
-            near = approach(descent) if descent.minimise else descent.start
-        except SlabFailure as failure:
-            # In an adjoint: keep what has been reached.
-            return descent.outcome(descent.history.at or descent.start, str(failure))
-        descent = replace(descent, start=near, radius=None)
-    if descent.petsc.problem.frugal and not descent.options.user:
-        return _descend_frugally(descent)
+    """Approach a minimiser, then go on with Newton's steps."""
+    try:
+        if not math.isfinite(descent.start.gradient_norm):
+            return descent.outcome(descent.start, REASONS[SNES_REASON.DIVERGED_FNORM_NAN])
+        if _to_be_approached(descent):
+            descent = replace(descent, start=approach(descent), radius=None)
+        if descent.petsc.problem.frugal and not descent.options.user:
+            return _by_fewer_vectors(descent)
+        return _by_snes(descent)
+    except SlabFailure as failure:
+        # In an adjoint or a Hessian product: keep what has been reached.
+        return descent.outcome(descent.history.at or descent.start, str(failure))
+
+
+def _to_be_approached(descent: Descent) -> bool:
+    """Whether quasi-Newton steps come first: PETSc's options for the way speak of Newton's."""
+    problem = descent.petsc.problem
+    if problem.frugal or why_not(problem) is not None:
+        return False
+    return descent.minimise and descent.options.only_watch and not descent.newton_has_begun
+
+
+def _by_snes(descent: Descent) -> tuple[Linearisation, str]:
+    """Run SNES."""
     petsc, history, target = descent.petsc, descent.history, descent.target
-    snes = PETSc.SNES().create(petsc.comm)
     x, f = petsc.start(descent.start), petsc.vector()
+    snes = PETSc.SNES().create(petsc.comm)
     linear_iterations = history.linear_iterations
 
     def monitor(snes: PETSc.SNES, iteration: int, _norm: float) -> None:
@@ -146,9 +162,6 @@ def _descend(descent: Descent) -> tuple[Linearisation, str]:
         if code == SNES_REASON.DIVERGED_TR_DELTA and petsc.failure is not None:
             text = str(petsc.failure)
         return descent.outcome(petsc.at(x), text)
-    except SlabFailure as failure:
-        # In an adjoint or a Hessian product: keep what has been reached.
-        return descent.outcome(history.at or descent.start, str(failure))
     finally:
         for thing in (snes, x, f):
             thing.destroy()
@@ -165,12 +178,9 @@ def _first_radius(descent: Descent) -> float:
     return DELTA_0 * (descent.start.length or 1.0)
 
 
-def _descend_frugally(descent: Descent) -> tuple[Linearisation, str]:
-    """Run the same method with fewer vectors."""
-    try:
-        at, code = descend_frugally(descent)
-    except SlabFailure as failure:
-        return descent.outcome(descent.history.at or descent.start, str(failure))
+def _by_fewer_vectors(descent: Descent) -> tuple[Linearisation, str]:
+    """Run the same method where vectors of controls are what memory goes for."""
+    at, code = descend_frugally(descent)
     text = REASONS.get(code, "")
     if code == SNES_REASON.DIVERGED_TR_DELTA and descent.petsc.failure is not None:
         text = str(descent.petsc.failure)
@@ -182,4 +192,5 @@ solve_newton = Method(
     Way(_descend, DEFAULTS, curvature_metric),
     within_bounds=Way(_descend_within_bounds, WITHIN_BOUNDS),
 )
-"""Trust-region Newton-CG; its options are those of a SNES, within bounds those of a TAO."""
+"""Quasi-Newton steps, then trust-region Newton-CG. Its options are those of a SNES: where any is
+given that does more than watch, Newton-CG alone. Within bounds they are those of a TAO."""

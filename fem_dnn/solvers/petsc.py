@@ -254,6 +254,14 @@ class OptionsInUse:
         """Whether the user has given an option."""
         return name in self.user
 
+    @property
+    def only_watch(self) -> bool:
+        """Whether those that the user has given leave the method's way as it is."""
+        return all(
+            name.split("_")[0] in EIGENSOLVER or any(part in name for part in LATE)
+            for name in self.user
+        )
+
     def suggest(self, name: str, value: object) -> None:
         """Set an option that the user has not given, until the solve ends."""
         if not self.given(name):
