@@ -30,8 +30,8 @@ from numpy.typing import NDArray
 
 from fem_dnn.controls import ControlParts
 from fem_dnn.features import features
-from fem_dnn.gauss_newton import output_slopes
-from fem_dnn.inverse_root import InverseRoot
+from fem_dnn.gauss_newton import MAX_RANK, output_slopes
+from fem_dnn.inverse_root import InverseRoot, cholesky_or_unit
 from fem_dnn.problem import CurvatureCoordinates, LearningProblem, Linearisation, Metric
 from fem_dnn.smooth_curvature_metric import SmoothCurvatureMetric
 
@@ -40,9 +40,6 @@ Array = NDArray[np.float64]
 SEEN = 0.1
 """Directions in which the pointwise and the Gauss-Newton term are below this part of R'' are left
 out."""
-
-MAX_RANK = 16
-"""Directions kept at a level, at most."""
 
 NEGATIVE = 0.8
 """Part of R'' that negative curvature may take away at a node."""
@@ -92,7 +89,8 @@ class CurvatureMetric:
             name: float(np.sqrt(self.weight / (tikhonov[name] or self.weight)))
             for name in self.controls.blocks
         }
-        pointwise = problem.sample_weights * at.curvature
+        # Overflow at one rank's nodes must not become an error on that rank alone.
+        pointwise = np.nan_to_num(problem.sample_weights * at.curvature, posinf=0.0, neginf=0.0)
         slopes, space = output_slopes(at), self.controls.space
         strength = space.comm.allreduce(np.max(np.abs(pointwise), initial=0.0), op=MPI.MAX)
         if slopes is not None:
@@ -106,7 +104,8 @@ class CurvatureMetric:
             inverse_gram = np.linalg.inv(gram)
             transposed = gram.swapaxes(2, 3)
             matrices, phi = transposed @ matrices @ gram, transposed @ phi
-        inverse = np.linalg.inv(np.linalg.cholesky(np.eye(psi.shape[2]) + matrices))
+        lower = cholesky_or_unit(np.eye(psi.shape[2]) + matrices)
+        inverse = np.asarray(np.linalg.inv(lower), dtype=np.float64)
         self._features = features(psi, inverse, inverse_gram)
         self._root: InverseRoot | None = None
         if slopes is not None:

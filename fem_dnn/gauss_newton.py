@@ -34,7 +34,11 @@ from fem_dnn.problem import Linearisation
 Array = NDArray[np.float64]
 
 MEMORY_BYTES = 1e9
-"""Memory that the slopes of all outputs, or the nodewise part's inverse, may take on all ranks."""
+"""Memory that the slopes of all outputs, or the nodewise part and what it takes to invert it, may
+have on all ranks together."""
+
+MAX_RANK = 16
+"""Coordinates of the pre-activations at a level and node, at most."""
 
 SWEPT = 1024
 """Samples times outputs that are swept at once."""
@@ -89,15 +93,33 @@ def output_slopes(at: Linearisation) -> OutputSlopes | None:
     loss = at.problem.loss
     if isinstance(loss, L2Loss):
         return _of_nodes(at, loss.weight)
-    curvature, layer = at.loss_point.curvature, at.output_layer
-    assert curvature is not None and layer is not None, "a loss of outputs has both"
+    roots = _roots(at)
+    return _of_outputs(at, roots) if _worth_sweeping(at, len(roots)) else None
+
+
+def few_output_slopes(at: Linearisation) -> OutputSlopes | None:
+    """The same where the outputs are few, not every node; None elsewhere (collective)."""
+    if isinstance(at.problem.loss, L2Loss):
+        return None
+    roots = _roots(at)
+    return _of_outputs(at, roots) if _few(at, len(roots)) else None
+
+
+def _roots(at: Linearisation) -> Array:
+    """W^{1/2} of a loss of outputs by parts that have curvature: (parts, outputs, samples)."""
+    curvature = at.loss_point.curvature
+    assert curvature is not None, "a loss of outputs has it"
     values, vectors = np.linalg.eigh(curvature.transpose(2, 0, 1))
     # Softmax sees differences of its outputs alone: one part of them has no curvature.
     some = np.max(values, axis=0) > NONE * np.max(values)
-    roots = vectors[:, :, some] * np.sqrt(np.maximum(values[:, None, some], 0.0))
-    if not _worth_sweeping(at, roots.shape[2]):
-        return None
-    parts = _swept(at, [layer.functions.T @ root for root in roots.transpose(2, 1, 0)])
+    roots: Array = vectors[:, :, some] * np.sqrt(np.maximum(values[:, None, some], 0.0))
+    return roots.transpose(2, 1, 0)
+
+
+def _of_outputs(at: Linearisation, roots: Array) -> OutputSlopes:
+    layer = at.output_layer
+    assert layer is not None, "a loss of outputs has it"
+    parts = _swept(at, [layer.functions.T @ root for root in roots])
     return OutputSlopes(parts, np.ones(parts.shape[2]))
 
 
@@ -105,10 +127,11 @@ def _of_nodes(at: Linearisation, weight: float) -> OutputSlopes | None:
     """The same where the outputs are the state itself, sqrt(h) f(T)."""
     problem, slope, operator = at.problem, at.state.slope, at.weights.operator
     space, (levels, nodes, samples) = problem.network.space, slope.shape
-    if samples > MAX_SAMPLES or 8.0 * space.n_nodes * samples**2 > MEMORY_BYTES:
+    if samples > MAX_SAMPLES or nodewise_bytes(space.n_nodes, levels, samples) > MEMORY_BYTES:
         return None
     roots = np.sqrt(weight) / space.sqrt_weights[space.owned, None]
-    nodewise = _scale(at) * roots * slope
+    # Overflow at one rank's nodes must not become an error on that rank alone.
+    nodewise = np.nan_to_num(_scale(at) * roots * slope, posinf=0.0, neginf=0.0)
     count = min(LEADING, space.n_nodes)
     if operator is None or not _worth_sweeping(at, 2 * count):
         return OutputSlopes(np.empty((levels, samples, 0, nodes)), np.empty(0), nodewise)
@@ -120,17 +143,31 @@ def _of_nodes(at: Linearisation, weight: float) -> OutputSlopes | None:
     return OutputSlopes(np.concatenate([swept, unmoved], axis=2), signs, nodewise)
 
 
+def nodewise_bytes(nodes: int, levels: int, samples: int) -> float:
+    """Memory of the nodewise part, its factor by coordinates and its inverse, in their making.
+
+    The factor is there once, with as much again twice while directions are looked for; of the
+    matrices by samples there are five.
+    """
+    return 8.0 * nodes * samples * (5 * samples + 3 * levels * MAX_RANK)
+
+
 def _scale(at: Linearisation) -> Array:
     """Of slopes by coordinates and samples' weights, shape (levels, n_local, samples)."""
     problem = at.problem
     return problem.controls.bias_scale[:, :, None] * np.sqrt(problem.sample_weights)
 
 
+def _few(at: Linearisation, parts: int) -> bool:
+    """Whether samples times parts are few."""
+    return at.state.slope.shape[2] * parts <= FEW_COLUMNS
+
+
 def _worth_sweeping(at: Linearisation, parts: int) -> bool:
     """Whether that many parts are few, or worth their cost here (collective)."""
-    problem, (levels, _, samples) = at.problem, at.state.slope.shape
-    if samples * parts <= FEW_COLUMNS:
+    if _few(at, parts):
         return True
+    problem, (levels, _, samples) = at.problem, at.state.slope.shape
     if 8.0 * levels * samples * parts * problem.network.space.n_nodes > MEMORY_BYTES:
         return False
     penalty = problem.controls.norm(problem.regularization.action(at.control))

@@ -16,6 +16,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from fem_dnn.collective import on_root
 from fem_dnn.gauss_newton import OutputSlopes
 from fem_dnn.width import WidthSpace
 
@@ -51,20 +52,18 @@ class InverseRoot:
     def __init__(
         self, space: WidthSpace, slopes: OutputSlopes, features: Array, inverse: Array, seen: float
     ) -> None:
-        self._space = space
         fine = _Factor(space, slopes, features, inverse)
         self._nodewise = fine.nodewise
-        self._directions: Array = np.zeros((inverse[..., 0].size, 0))
-        self._shrink: Array = np.zeros(0)
+        self._without = Without(space, np.zeros((inverse[..., 0].size, 0)), np.zeros(0))
         if not fine.columns:
             return
         if slopes.few:
             block = np.eye(fine.columns)
         else:
             stride = max(1, len(inverse) // COARSE)
-            block = leading_columns(_Factor(space, slopes, features, inverse, stride))
-        self._directions, theta = eigenvectors(space, fine, block, seen)
-        self._shrink = 1 - 1 / np.sqrt(1 + np.maximum(theta, LEAST))
+            some = fine if stride == 1 else _Factor(space, slopes, features, inverse, stride)
+            block = leading_columns(some)
+        self._without = Without(space, *eigenvectors(space, fine, block, seen))
 
     def apply(self, y: Array) -> Array:
         """Z y (collective)."""
@@ -77,8 +76,22 @@ class InverseRoot:
             y = self._nodewise.apply_transpose(y[..., None])[..., 0]
         return self._without(y)
 
-    def _without(self, y: Array) -> Array:
-        """(I - U (1 - (1 + theta)^{-1/2}) U') y."""
+
+class Without:
+    """I - U (1 - (1 + theta)^{-1/2}) U', the inverse root of I + U theta U'.
+
+    Args:
+        space: The width space.
+        directions: U, orthonormal columns whose rows are dealt out over ranks.
+        theta: Shape (count,), the same count on every rank.
+    """
+
+    def __init__(self, space: WidthSpace, directions: Array, theta: Array) -> None:
+        self._space, self._directions = space, directions
+        self._shrink = 1 - 1 / np.sqrt(1 + np.maximum(theta, LEAST))
+
+    def __call__(self, y: Array) -> Array:
+        """Its product with y, of any shape (collective)."""
         if not len(self._shrink):
             return y
         along = self._space.sum(y.reshape(-1) @ self._directions)
@@ -99,7 +112,7 @@ class NodewiseRoot:
         levels, nodes, rank, samples = factor.shape
         self._factor = factor.swapaxes(0, 1).reshape(nodes, levels * rank, samples)
         unit = np.eye(samples)
-        lower = np.linalg.cholesky(unit + self._factor.swapaxes(1, 2) @ self._factor)
+        lower = cholesky_or_unit(unit + self._factor.swapaxes(1, 2) @ self._factor)
         self._middle = np.linalg.inv(lower).swapaxes(1, 2) @ np.linalg.inv(lower + unit)
 
     def apply(self, columns: Array) -> Array:
@@ -139,8 +152,13 @@ class _Factor:
         self.signs = np.tile(slopes.signs, self._samples)[:, None]
         self.nodewise: NodewiseRoot | None = None
         if slopes.nodewise is not None:
-            reached = self._inverse @ self._features
-            self.nodewise = NodewiseRoot(reached * slopes.nodewise[::stride, :, None])
+            nodewise = slopes.nodewise[::stride]
+            levels, nodes, rank, _ = self._inverse.shape
+            # As the root holds it, node by node: of this array there is room for one.
+            blocks = np.empty((nodes, levels, rank, self._samples)).swapaxes(0, 1)
+            for level in range(levels):
+                blocks[level] = self._reached(level) * nodewise[level, :, None]
+            self.nodewise = NodewiseRoot(blocks)
 
     @property
     def columns(self) -> int:
@@ -201,13 +219,56 @@ def eigenvectors(
     image = factor.times(block)
     rows = image.reshape(-1, block.shape[1])
     if np.all(factor.signs > 0):
-        theta, turn = np.linalg.eigh(space.sum(rows.T @ rows))
-        large = theta > seen
-        return rows @ (turn[:, large] / np.sqrt(theta[large])), theta[large]
+        return left_vectors(space, rows, seen)
     back = factor.transposed(image)
-    squares, turn = np.linalg.eigh(block.T @ back)
-    told = squares > DEPENDENT * squares[-1]
-    turn = turn[:, told] / np.sqrt(squares[told])
-    theta, vectors = np.linalg.eigh(turn.T @ (back.T @ (factor.signs * back)) @ turn)
-    large = np.abs(theta) > seen
-    return rows @ (turn @ vectors[:, large]), theta[large]
+
+    def eigenpairs() -> tuple[Array, Array]:
+        squares, turn = np.linalg.eigh(block.T @ back)
+        told = squares > DEPENDENT * squares[-1]
+        turn = turn[:, told] / np.sqrt(squares[told])
+        theta, vectors = np.linalg.eigh(turn.T @ (back.T @ (factor.signs * back)) @ turn)
+        large = np.abs(theta) > seen
+        return turn @ vectors[:, large], theta[large]
+
+    turn, theta = on_root(space.comm, eigenpairs)
+    return rows @ turn, theta
+
+
+def left_vectors(space: WidthSpace, rows: Array, seen: float) -> tuple[Array, Array]:
+    """U and theta, orthonormal, of B B' = U theta U' beyond `seen` (collective).
+
+    Args:
+        space: The width space.
+        rows: This rank's rows of B; its columns are few.
+        seen: The least value.
+
+    Returns:
+        U, shape (rows, count), and theta, shape (count,).
+    """
+    gram = space.sum(rows.T @ rows)
+
+    def eigenpairs() -> tuple[Array, Array]:
+        theta, turn = np.linalg.eigh(gram)
+        large = theta > seen
+        return turn[:, large] / np.sqrt(theta[large]), theta[large]
+
+    # Near `seen` unlike processors would count differently, and wait for each other in sums.
+    turn, theta = on_root(space.comm, eigenpairs)
+    return rows @ turn, theta
+
+
+def cholesky_or_unit(matrices: Array) -> Array:
+    """Lower Cholesky factors of matrices, (..., n, n); I where round-off leaves none.
+
+    An error here would leave other ranks waiting, and any factor will do: it only measures.
+    """
+    try:
+        lower = np.asarray(np.linalg.cholesky(matrices), dtype=np.float64)
+    except np.linalg.LinAlgError:
+        lower = np.empty_like(matrices)
+        for index in np.ndindex(matrices.shape[:-2]):
+            try:
+                lower[index] = np.linalg.cholesky(matrices[index])
+            except np.linalg.LinAlgError:
+                lower[index] = np.eye(matrices.shape[-1])
+    return lower

@@ -11,7 +11,7 @@ f_s and 1 that kernel rows and biases act on, on all levels together. They are f
 times samples, because the samples at a level and the smoothed functions of neighbouring levels are
 nearly dependent: A = Q S with Q orthonormal, by a pivoted Cholesky factor of A'A (Harbrecht, Peters
 & Schneider, Appl. Numer. Math. 62, 2012). With D's blocks C at the levels and the Cholesky factor L
-of I + S C S' at every node, and U, theta as in `curvature_metric`,
+of I + S C S' at every node, and U, theta as in `inverse_root`,
 
     T = sqrt(s) M^{-1/2} (I + Q (L^{-T} (I - U (1 - (1 + theta)^{-1/2}) U') - I) Q').
 
@@ -27,7 +27,8 @@ import scipy.linalg as linalg
 from mpi4py import MPI
 from numpy.typing import NDArray
 
-from fem_dnn.gauss_newton import FEW_COLUMNS, output_slopes
+from fem_dnn.gauss_newton import few_output_slopes
+from fem_dnn.inverse_root import Without, left_vectors
 from fem_dnn.problem import Linearisation
 from fem_dnn.regularization import Regularization
 from fem_dnn.riesz import BandedFactor, RieszMap
@@ -73,8 +74,10 @@ class SmoothCurvatureMetric:
             name: float(np.sqrt(self.weight / (tikhonov[name] or self.weight)))
             for name in ("outputs", "offsets")
         }
-        pointwise = problem.sample_weights * at.curvature
-        outputs = _few_outputs(at)
+        # Overflow at one rank's nodes must not become an error on that rank alone.
+        pointwise = np.nan_to_num(problem.sample_weights * at.curvature, posinf=0.0, neginf=0.0)
+        slopes = few_output_slopes(at)
+        outputs = None if slopes is None else slopes.parts
         strength = np.max(np.abs(pointwise), axis=(1, 2), initial=0.0)
         if outputs is not None:
             strength = np.maximum(strength, np.max(outputs**2, axis=(1, 2, 3), initial=0.0))
@@ -85,7 +88,7 @@ class SmoothCurvatureMetric:
         """S^+: Q = A S^+, shape (levels rank, directions)."""
         self._inverse = _inverse_factors(spread, features, pointwise)
         """L^{-1}, shape (n_local, directions, directions)."""
-        self._directions, self._shrink = self._by_outputs(spread @ features, outputs)
+        self._without_outputs = self._by_outputs(spread @ features, outputs)
 
     def _reduced(self, at: Linearisation, strength: Array) -> tuple[Mapping[str, Array], Array]:
         """Theta F with orthonormal rows F: what matters of f_s and 1 at every level, by 1/sqrt(s).
@@ -139,16 +142,16 @@ class SmoothCurvatureMetric:
         spread = (spread / scale).reshape(count, levels, rank)
         return scale[:, None] * weights, np.ascontiguousarray(spread.swapaxes(0, 1))
 
-    def _by_outputs(self, features: Array, outputs: Array | None) -> tuple[Array, Array]:
-        """U, (n_local directions, count), and 1 - (1 + theta)^{-1/2}, (count,).
+    def _by_outputs(self, features: Array, outputs: Array | None) -> Without:
+        """I - U (1 - (1 + theta)^{-1/2}) U' (collective).
 
         Args:
             features: S F, shape (levels, directions, samples).
             outputs: `gauss_newton.OutputSlopes.parts`.
         """
-        nodes, directions, _ = self._inverse.shape
+        space, (nodes, directions, _) = self.controls.space, self._inverse.shape
         if outputs is None:
-            return np.zeros((nodes * directions, 0)), np.zeros(0)
+            return Without(space, np.zeros((nodes * directions, 0)), np.zeros(0))
         levels, _, samples = features.shape
         # Sample by sample, and contiguous: of others NumPy makes no fast products.
         slopes = outputs.transpose(1, 0, 3, 2).reshape(samples, levels, -1)
@@ -156,10 +159,7 @@ class SmoothCurvatureMetric:
         jacobian = jacobian.reshape(samples, directions, nodes, -1).transpose(2, 1, 3, 0)
         jacobian = np.ascontiguousarray(jacobian).reshape(nodes, directions, -1)
         root = (self._inverse @ jacobian).reshape(nodes * directions, -1)
-        theta, vectors = np.linalg.eigh(self.controls.space.sum(root.T @ root))
-        seen = theta > SEEN
-        theta, vectors = theta[seen], vectors[:, seen]
-        return root @ (vectors / np.sqrt(theta)), 1 - 1 / np.sqrt(1 + theta)
+        return Without(space, *left_vectors(space, root, SEEN))
 
     def apply(self, z: Array) -> Array:
         """T z (collective)."""
@@ -218,22 +218,6 @@ class SmoothCurvatureMetric:
         levels, _, rank = next(iter(self._basis.values())).shape
         return (self._weights @ change.T).reshape(levels, rank, -1)
 
-    def _without_outputs(self, y: Array) -> Array:
-        """(I - U (1 - (1 + theta)^{-1/2}) U') y."""
-        if not len(self._shrink):
-            return y
-        along = self.controls.space.sum(y.reshape(-1) @ self._directions)
-        return y - (self._directions @ (self._shrink * along)).reshape(y.shape)
-
-
-def _few_outputs(at: Linearisation) -> Array | None:
-    """`gauss_newton.OutputSlopes.parts`; None where there are none or too many to look at all."""
-    outputs = at.loss_point.outputs
-    if outputs is None or outputs.size > FEW_COLUMNS:
-        return None
-    slopes = output_slopes(at)
-    return None if slopes is None else slopes.parts
-
 
 def _roots(regularization: Regularization, weight: float) -> Mapping[str, Array]:
     """sqrt(s) M^{-1/2} of kernel and bias, upper triangles: with their transpose they are s M^{-1}.
@@ -284,21 +268,25 @@ def _inverse_factors(spread: Array, features: Array, pointwise: Array) -> Array:
     for start in range(0, nodes, block):
         part = slice(start, min(start + block, nodes))
         added, inverses = matrices(pointwise[:, part]), result[part]
-        bad = [k for k in range(len(added)) if not _invert_factor(added[k], inverses[k])]
+        least = 1 - NEGATIVE
+        bad = [k for k in range(len(added)) if not _invert_factor(added[k], inverses[k], least)]
         if bad:
             negative = matrices(np.maximum(-pointwise[:, part][:, bad], 0.0))
             largest = np.linalg.norm(negative, axis=(1, 2))
-            added[bad] += (1 - np.minimum(NEGATIVE / largest, 1.0))[:, None, None] * negative
+            shortening = 1 - NEGATIVE / np.maximum(largest, NEGATIVE)
+            added[bad] += shortening[:, None, None] * negative
             for k in bad:
-                _invert_factor(added[k], inverses[k])
+                # What is shortened may lie on the bound itself.
+                if not _invert_factor(added[k], inverses[k], least / 2):
+                    inverses[k] = np.eye(directions)
     return result
 
 
-def _invert_factor(matrix: Array, out: Array) -> bool:
-    """L^{-1} of L L' = I + matrix; whether that is safely positive definite."""
+def _invert_factor(matrix: Array, out: Array, least: float) -> bool:
+    """L^{-1} of L L' = I + matrix if L's squared diagonal is at least so large; whether it is."""
     shifted = matrix + np.eye(len(matrix))
     lower, failed = linalg.lapack.dpotrf(shifted.T, lower=1, clean=1, overwrite_a=1)
-    if failed or np.min(np.diag(lower)) ** 2 < 1 - NEGATIVE:
+    if failed or not np.min(np.diag(lower)) ** 2 >= least:  # it may be NaN
         return False
     out[...], _ = linalg.lapack.dtrtri(lower, lower=1, overwrite_c=1)
     return True

@@ -103,6 +103,22 @@ def test_hessian_is_close_to_a_multiple_of_the_identity(loss: str) -> None:
     assert spectra[1][-1] < 3 * metric.weight < 0.3 * spectra[0][-1]
 
 
+@pytest.mark.mpi
+@pytest.mark.parametrize("overflow", [np.nan, np.inf, 1e300])
+@pytest.mark.parametrize("loss", ["l2", "logistic"])
+def test_one_node_that_overflows_leaves_no_rank_waiting(loss: str, overflow: float) -> None:
+    problem = random_problem(WORLD, loss=loss, kernel=False)
+    at = problem.linearise(random_control(problem))
+    if WORLD.rank == WORLD.size - 1:
+        at.curvature[:, 0] = overflow
+        at.curvature[:, 0, 1:] *= -1
+        if loss == "l2":
+            at.state.slope[:, 0] = np.nan
+    metric = CurvatureMetric(at)
+    image = metric.apply(problem.controls.random_direction(1))
+    assert np.all(np.isfinite(image))
+
+
 def test_what_has_none_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = random_problem(SELF)
     assert "few" in str(why_not(problem))

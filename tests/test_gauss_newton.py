@@ -1,5 +1,6 @@
 """The Gauss-Newton term by adjoints of the outputs, and what inverts it."""
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,21 @@ from numpy.typing import NDArray
 
 from fem_dnn import gauss_newton, inverse_root
 from fem_dnn.adjoint import solve_adjoint
-from fem_dnn.gauss_newton import OutputSlopes, leading_functions, output_slopes
-from fem_dnn.inverse_root import InverseRoot, NodewiseRoot
+from fem_dnn.gauss_newton import (
+    MAX_RANK,
+    OutputSlopes,
+    few_output_slopes,
+    leading_functions,
+    nodewise_bytes,
+    output_slopes,
+)
+from fem_dnn.inverse_root import InverseRoot, NodewiseRoot, left_vectors
 from fem_dnn.network import LayerWeights
 from fem_dnn.nonlocal_operator import NonlocalOperator, kernel_coefficients
 from fem_dnn.problem import Linearisation
 from fem_dnn.solvers import Tolerances, solve_newton
 from fem_dnn.state import solve_tangent
+from fem_dnn.width import WidthSpace
 
 Array = NDArray[np.float64]
 
@@ -64,12 +73,15 @@ def by_sweeps(at: Linearisation, y: Array) -> Array:
     return scale * problem.sample_weights * q
 
 
-def random_changes(at: Linearisation, seed: int = 1) -> Array:
+def random_nodal(space: WidthSpace, levels: int, samples: int = 1, seed: int = 1) -> Array:
     """The same on any number of ranks, shape (levels, n_local, samples)."""
-    levels, _, samples = at.state.slope.shape
-    space = at.problem.network.space
     whole = np.random.default_rng(seed).standard_normal((levels, samples, space.n_nodes))
     return space.from_file_order(whole).swapaxes(1, 2)
+
+
+def random_changes(at: Linearisation) -> Array:
+    levels, _, samples = at.state.slope.shape
+    return random_nodal(at.problem.network.space, levels, samples)
 
 
 @pytest.mark.mpi
@@ -203,13 +215,81 @@ def test_many_outputs_are_looked_at_near_a_critical_point(monkeypatch: pytest.Mo
 def test_what_costs_too_much_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gauss_newton, "NEAR", np.inf)
     monkeypatch.setattr(gauss_newton, "FEW_COLUMNS", 0)
-    # Of four nodes and three samples: the nodewise part's inverse fits, slopes of outputs do not.
-    monkeypatch.setattr(gauss_newton, "MEMORY_BYTES", 8 * 4 * 3**2)
-    outputs, nodes = (random_problem(SELF, loss=loss) for loss in ("mse", "l2"))
-    assert output_slopes(outputs.linearise(random_control(outputs))) is None
-    at = nodes.linearise(random_control(nodes))
-    assert slopes_at(at).parts.shape[2] == 0
-    for limit in ("MEMORY_BYTES", "MAX_SAMPLES"):
-        with monkeypatch.context() as less:
-            less.setattr(gauss_newton, limit, 2)
-            assert output_slopes(at) is None
+    for loss in ("mse", "l2"):
+        problem = random_problem(SELF, loss=loss)
+        at = problem.linearise(random_control(problem))
+        levels, nodes, samples = at.state.slope.shape
+        needed = 8 * levels * samples * 2 * nodes  # two outputs
+        if loss == "l2":
+            needed = nodewise_bytes(nodes, levels, samples)
+            with monkeypatch.context() as less:
+                less.setattr(gauss_newton, "MAX_SAMPLES", samples - 1)
+                assert output_slopes(at) is None
+        monkeypatch.setattr(gauss_newton, "MEMORY_BYTES", needed)
+        assert output_slopes(at) is not None
+        monkeypatch.setattr(gauss_newton, "MEMORY_BYTES", needed - 1)
+        assert output_slopes(at) is None
+
+
+@pytest.mark.parametrize(("levels", "samples"), [(6, 100), (20, 100), (16, 200)])
+def test_the_nodewise_part_takes_the_memory_that_is_counted(levels: int, samples: int) -> None:
+    nodes, rng = 16, np.random.default_rng(7)
+    parts = rng.standard_normal((levels, samples, 2, nodes))
+    nodewise = rng.standard_normal((levels, nodes, samples))
+    slopes = OutputSlopes(parts, np.array([1.0, -1.0]), nodewise)
+    features = rng.standard_normal((levels, 1, MAX_RANK, samples))
+    inverse = np.broadcast_to(np.eye(MAX_RANK), (levels, nodes, MAX_RANK, MAX_RANK))
+    space = random_problem(SELF, cells=nodes).network.space
+    tracemalloc.start()
+    try:
+        InverseRoot(space, slopes, features, inverse, 0.1)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    counted = nodewise_bytes(nodes, levels, samples)
+    assert 0.5 * counted < peak < counted
+
+
+def test_few_parts_are_those_with_curvature(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of softmax's two outputs, seen by three samples, one: three columns."""
+    problem = random_problem(SELF, loss="softmax", outputs=2)
+    at = problem.linearise(random_control(problem))
+    monkeypatch.setattr(gauss_newton, "FEW_COLUMNS", 3)
+    few = few_output_slopes(at)
+    assert few is not None and few.few and few.parts.shape[2] == 1
+    monkeypatch.setattr(gauss_newton, "FEW_COLUMNS", 2)
+    before = problem.work.adjoints
+    assert few_output_slopes(at) is None
+    assert problem.work.adjoints == before
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("loss", ["l2", "softmax"])
+def test_ranks_that_round_unlike_keep_as_many_directions(loss: str) -> None:
+    """Rank 0 says which: here the others would keep all of them."""
+    images = []
+    for comm, others in ((WORLD, 1e-9), (SELF, 0.5)):
+        problem = random_problem(comm, loss=loss, scheme="resnet")
+        slopes = slopes_at(problem.linearise(random_control(problem)))
+        (levels, samples, _, nodes), rank = slopes.parts.shape, 2
+        features = np.random.default_rng(6).standard_normal((levels, 1, rank, samples))
+        inverse = np.broadcast_to(np.eye(rank), (levels, nodes, rank, rank))
+        seen = 0.5 if WORLD.rank == 0 else others
+        root = InverseRoot(problem.network.space, slopes, features, inverse, seen)
+        y = np.repeat(random_nodal(problem.network.space, levels), rank, axis=2)
+        image = root.apply(root.apply_transpose(y))
+        images.append(in_file_order(problem.network.space, image))
+    assert relative(*images) < 1e-10
+
+
+@pytest.mark.mpi
+def test_left_vectors_are_those_of_the_whole() -> None:
+    problem = random_problem(WORLD, cells=6)
+    space = problem.network.space
+    rows = np.random.default_rng(2).standard_normal((6, 4)) * [3.0, 1.0, 1.0, 0.01]
+    seen = 0.01 if WORLD.rank == 0 else 1e-9
+    vectors, theta = left_vectors(space, rows[space.owned], seen)
+    left, values, _ = np.linalg.svd(rows, full_matrices=False)
+    assert np.allclose(theta[::-1], values[:3] ** 2)
+    whole = space.gather(vectors)
+    assert np.allclose(whole @ whole.T, left[:, :3] @ left[:, :3].T, atol=1e-10)

@@ -10,7 +10,7 @@ from fem_dnn.curvature_metric import why_not
 from fem_dnn.gauss_newton import output_slopes
 from fem_dnn.problem import LearningProblem, Linearisation
 from fem_dnn.smooth_curvature_metric import SmoothCurvatureMetric
-from fem_dnn.solvers import Tolerances, solve_newton
+from fem_dnn.solvers import Tolerances, approach, solve_newton
 from fem_dnn.solvers.curvature import lowest_eigenpair
 from fem_dnn.solvers.petsc import PetscProblem
 
@@ -123,6 +123,36 @@ def test_negative_curvature_is_shortened() -> None:
     assert 1.5 * metric.weight < highest < metric.weight / least * (1 + 1e-9)
 
 
+@pytest.mark.parametrize("directions", [1, 3])
+def test_negative_curvature_is_shortened_to_the_bound_itself(directions: int) -> None:
+    """Of one direction, or of rank one: X (I - NEGATIVE v v') X' = I at every node."""
+    rng = np.random.default_rng(1)
+    units = np.eye(directions)[None]
+    features = np.eye(directions, 1)[None]  # one sample, along the first of the directions
+    pointwise = -rng.uniform(1.0, 1e3, (1, 60, 1))
+    inverse = smooth_curvature_metric._inverse_factors(units, features, pointwise)
+    left = np.eye(directions) - smooth_curvature_metric.NEGATIVE * features[0] @ features[0].T
+    assert np.allclose(inverse @ left @ inverse.swapaxes(1, 2), units, rtol=0, atol=1e-12)
+
+
+def test_what_overflows_is_left_out() -> None:
+    spread, features = np.eye(2)[None], np.eye(2)[None]
+    pointwise = np.array([[[np.nan, 0.0], [-np.inf, 1.0], [3.0, 0.0]]])
+    inverse = smooth_curvature_metric._inverse_factors(spread, features, pointwise)
+    assert np.array_equal(inverse, [np.eye(2), np.eye(2), np.diag([0.5, 1.0])])
+
+
+@pytest.mark.mpi
+def test_one_node_that_overflows_leaves_no_rank_waiting() -> None:
+    problem = smooth_problem(WORLD, loss="logistic", kernel=False)
+    at = problem.linearise(random_control(problem))
+    if WORLD.rank == WORLD.size - 1:
+        at.curvature[:, 0] = np.nan
+    metric = SmoothCurvatureMetric(at)
+    image = metric.apply(problem.controls.random_direction(1))
+    assert np.all(np.isfinite(image))
+
+
 @pytest.mark.parametrize("loss", ["logistic", "softmax"])
 def test_hessian_is_close_to_a_multiple_of_the_identity(loss: str) -> None:
     """At a minimiser: all but a few eigenvalues of T' H T / s are near 1."""
@@ -142,6 +172,7 @@ def test_hessian_is_close_to_a_multiple_of_the_identity(loss: str) -> None:
 
 def test_newton_takes_fewer_products(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same minimiser by far fewer Hessian products than in the regulariser's coordinates."""
+    monkeypatch.setattr(approach, "STRETCHES", 0)
     monkeypatch.setattr(curvature_metric, "FEW_CONTROLS", 10)
     problem = smooth_problem(
         SELF, scheme="resnet", loss="logistic", cells=12, points=uniform(2.0, 8), samples=8
