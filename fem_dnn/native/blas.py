@@ -17,6 +17,9 @@ Array = NDArray[np.float64]
 
 _REFERENCE = ctypes.POINTER(ctypes.c_int)
 
+AT_MOST = 1 << 30
+"""Numbers given to the BLAS at once: it counts them in C's `int`."""
+
 
 def address(name: str) -> int:
     """Where a function of the BLAS is."""
@@ -30,11 +33,27 @@ def address(name: str) -> int:
 
 
 def add_multiple(factor: float, values: Array, out: Array) -> None:
-    """out += factor values, in one pass, for contiguous arrays of one dimension."""
-    count, one = ctypes.c_int(len(values)), ctypes.c_int(1)
-    pointers = (a.__array_interface__["data"][0] for a in (values, out))
-    source, target = map(ctypes.c_void_p, pointers)
-    _axpy()(count, ctypes.c_double(factor), source, one, target, one)
+    """out += factor values, in one pass.
+
+    Args:
+        factor: The factor.
+        values: Real numbers; copied where they are not contiguous and in double precision.
+        out: Contiguous, in double precision, of the same shape.
+
+    Raises:
+        ValueError: If out is not so.
+    """
+    values = np.ascontiguousarray(values, np.float64)
+    if out.dtype != np.float64 or not out.flags.carray or out.shape != values.shape:
+        raise ValueError(
+            f"a multiple of {values.shape} in double precision cannot be added to {out.dtype} of"
+            f" shape {out.shape} and strides {out.strides}"
+        )
+    scale, one = ctypes.c_double(factor), ctypes.c_int(1)
+    source, target = (a.__array_interface__["data"][0] for a in (values, out))
+    for first in range(0, out.size, AT_MOST):
+        count = ctypes.c_int(min(AT_MOST, out.size - first))
+        _axpy()(count, scale, source + 8 * first, one, target + 8 * first, one)
 
 
 @cache

@@ -180,10 +180,11 @@ static void product(gemm_function gemm, long I, long J, long K, REAL alpha, matr
         small_product(I, J, K, alpha, A, B, add, c, ldc);
         return;
     }
-    /* The BLAS counts columns where we count rows: C' = B' A'. */
+    /* The BLAS counts columns where we count rows: C' = B' A'. Where there is one row, how far it
+       is to the next is anything, but must not be less than the row is long. */
     const int m = (int)J, n = (int)I, k = (int)K, out = (int)ldc;
-    const int left = (int)(B.column == 1 ? B.row : B.column);
-    const int right = (int)(A.column == 1 ? A.row : A.column);
+    const int left = (int)(B.column == 1 ? (B.row > J ? B.row : J) : B.column);
+    const int right = (int)(A.column == 1 ? (A.row > K ? A.row : K) : A.column);
     const REAL beta = add ? 1 : 0;
     gemm(B.column == 1 ? "N" : "T", A.column == 1 ? "N" : "T", &m, &n, &k, &alpha, B.at, &left,
          A.at, &right, &beta, c, &out);

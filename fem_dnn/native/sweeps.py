@@ -64,21 +64,37 @@ _SIGNATURES = {
 
 
 def pointer(values: Array | None) -> int | None:
-    """Where contiguous values lie; the caller keeps them."""
+    """Where contiguous values lie; the caller keeps them.
+
+    Raises:
+        ValueError: If C would read them as other numbers than they are.
+    """
     if values is None:
         return None
-    assert values.flags.c_contiguous and values.dtype == np.float64
+    if not values.flags.c_contiguous or values.dtype != np.float64:
+        raise ValueError(f"contiguous numbers in double precision are needed, not {_kind(values)}")
     address: int = values.__array_interface__["data"][0]
     return address
 
 
 def _levels(values: Array | None) -> _Levels:
-    """An array [level, node, sample] with samples next to each other; the caller keeps it."""
+    """An array [level, node, sample] with samples next to each other; the caller keeps it.
+
+    Raises:
+        ValueError: If C would read it as other numbers than they are.
+    """
     if values is None or values.size == 0:
         return _NOTHING
-    assert values.dtype == np.float64 and (values.strides[2] == 8 or values.shape[2] == 1)
+    if values.dtype != np.float64 or (values.strides[2] != 8 and values.shape[2] > 1):
+        raise ValueError(
+            f"numbers in double precision, next to each other, are needed, not {_kind(values)}"
+        )
     level, row, _ = values.strides
     return _Levels(values.__array_interface__["data"][0], level // 8, row // 8)
+
+
+def _kind(values: Array) -> str:
+    return f"{values.dtype} of shape {values.shape} and strides {values.strides}"
 
 
 def _readable(values: Array | None) -> Array | None:

@@ -11,7 +11,14 @@ from fem_dnn.team import team
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=f"nothing in C: {why_not()}")
 
 # Levels, nodes of this rank, nodes of all, features.
-SIZES = [(3, 6, 6, 4), (2, 5, 9, 1), (4, 33, 33, 16), (1, 200, 200, 7)]
+SIZES = [
+    (3, 6, 6, 4),
+    (2, 5, 9, 1),
+    (4, 33, 33, 16),
+    (1, 200, 200, 7),
+    (2, 1, 600, 4),
+    (2, 1, 600, 1),
+]
 
 
 @pytest.mark.parametrize("kernel", [True, False])
@@ -48,3 +55,26 @@ def test_compiled_and_not(size: tuple[int, ...], kernel: bool, bias: bool) -> No
             if after is not None and before is not None
         )
         assert inner == pytest.approx(np.sum(change * found), rel=1e-10)
+
+
+def test_arrays_that_c_would_misread_are_refused() -> None:
+    psi, M = np.ones((2, 6, 3)), np.ones((2, 4, 3, 3))
+    of = compiled_features(psi, M)
+    assert of is not None
+    kernel, bias, z = np.ones((2, 5, 4)), np.ones((2, 4)), np.ones((2, 4, 3))
+    of.along(kernel, bias)
+    kernels = [None, kernel[:, :4], np.ones((2, 6, 4)), np.ones((2, 5, 3))]
+    for a, b in [*((a, bias) for a in kernels), (kernel, None), (kernel, bias[:, :3])]:
+        with pytest.raises(ValueError, match=r"rows that neither|has shape"):
+            of.along(a, b)
+        with pytest.raises(ValueError, match=r"rows that neither|has shape"):
+            of.move(a, b, z, z, reduced=True)
+    for other in (kernel.astype(np.float32), np.ones((2, 4, 5)).swapaxes(1, 2)):
+        with pytest.raises(ValueError, match="contiguous numbers in double precision"):
+            of.along(other, bias)
+    with pytest.raises(ValueError, match="coordinates has shape"):
+        of.reduced(z[:, :3])
+    with pytest.raises(ValueError, match="M has shape"):
+        compiled_features(psi, M[..., :2])
+    with pytest.raises(ValueError, match="Psi has shape"):
+        compiled_features(psi[:1], M)

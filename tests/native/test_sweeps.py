@@ -18,6 +18,7 @@ from mpi4py import MPI
 from fem_dnn.activations import ACTIVATIONS
 from fem_dnn.adjoint import solve_adjoint
 from fem_dnn.native.library import why_not
+from fem_dnn.native.sweeps import pointer
 from fem_dnn.network import LayerWeights, Network
 from fem_dnn.problem import LearningProblem
 from fem_dnn.state import solve_state, solve_tangent
@@ -166,14 +167,41 @@ def test_error_is_a_few_units_in_the_last_place(activation: str) -> None:
     assert np.max(np.abs(found)) <= 1
 
 
+def curvature(activation: str, u: np.ndarray) -> np.ndarray:
+    """sigma'' as the sweep that multiplies by it computes it, u being the bias."""
+    network = make_network(width_space(MPI.COMM_SELF, 1), "resnet", activation, points=[0.0, 1.0])
+    number, sweeps = ACTIVATIONS[activation].compiled, network.compiled
+    assert number is not None and sweeps is not None
+    p, out = np.ones((1, 1, 1)), np.empty((len(u), 1, 1))
+    for part, to in zip(u.reshape(-1, 1, 1), out, strict=True):
+        sweeps.curvature(slice(0, 1), number, (None, part), np.zeros((2, 1, 1)), p, to[None])
+    return out[:, 0, 0]
+
+
 @pytest.mark.parametrize("activation", ["tanh", "sigmoid", "relu", "linear"])
 def test_extremes(activation: str) -> None:
     u = np.array([0.0, -0.0, np.inf, -np.inf, 1e300, -1e300, 5e-324, np.nan])
-    value, slope = ACTIVATIONS[activation].evaluate(u, 1)
+    value, slope, bend = ACTIVATIONS[activation].evaluate(u, 2)
     found = values(activation, u)
     assert np.allclose(found[0], value, rtol=1e-15, atol=1e-300, equal_nan=True)
     finite = ~np.isnan(u)
     assert np.allclose(found[1][finite], slope[finite], rtol=0, atol=1e-300)
+    assert np.allclose(curvature(activation, u), bend, rtol=1e-15, atol=1e-300, equal_nan=True)
+
+
+def test_arrays_that_c_would_misread_are_refused() -> None:
+    """By an exception that `python -O` keeps."""
+    sweeps = make_network(width_space(MPI.COMM_SELF, 2), "resnet", points=[0.0, 1.0]).compiled
+    assert sweeps is not None
+    good = [np.zeros((2, 2, 3)), np.zeros((1, 2, 3)), np.zeros((0, 2, 3))]
+    sweeps.state(0, (None, None), *good)
+    for k, shape in enumerate([(2, 2, 3), (1, 2, 3)]):
+        for bad in (np.zeros(shape, np.float32), np.zeros(shape[::-1]).T):
+            with pytest.raises(ValueError, match="next to each other"):
+                sweeps.state(0, (None, None), *[*good[:k], bad, *good[k + 1 :]])
+    for bad in (np.zeros((1, 4), np.float32), np.zeros((1, 8))[:, ::2]):
+        with pytest.raises(ValueError, match="contiguous numbers in double precision"):
+            pointer(bad)
 
 
 def test_other_schemes_and_ranks_are_served_by_numpy() -> None:
