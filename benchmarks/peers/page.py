@@ -69,10 +69,10 @@ Versions: {versions}; fem-dnn at the commits {revisions}.
 REASONS = """## Where the aim is not reached, and the next ideas
 
 - *What is left at 64 nodes.* `newton` takes 300 to 900 sweeps, the peers 1 300 to 4 500. Of its
-  time the sweeps (compiled: 60 to 80 % of the machine's rate) are about a half; the rest goes into
-  the metric, its making and its use, and into passes over ten remembered pairs of vectors of
-  controls, which do not fit into the cache. Next: pairs and metric in the coordinates Psi that the
-  states span, where vectors are a quarter as long; steps made in C altogether.
+  time the sweeps are a third to a half (estimated from their counts); the rest goes into the metric
+  and into passes over ten remembered pairs of vectors of controls, which do not fit into the cache.
+  Next: pairs and metric in the coordinates Psi that the states span, where vectors are a quarter as
+  long; steps made in C altogether.
 - *Newton's last steps* take a fifth of the work. Next: what has been learned as a preconditioner
   for their conjugate gradients.
 - *Gram form.* Its metric is that of L2, in which quasi-Newton steps save nothing. Next: the

@@ -102,9 +102,9 @@ class Solver(Section):
     atol: NonNegative = 1e-12
     """On the L2 norm of the reduced gradient."""
     max_iterations: CountOrZero = 500
-    """Iterations after which to stop."""
+    """Iterations after which to stop; one of newton is a Newton step or up to 20 cheaper ones."""
     escape: bool = True
-    """Leave saddles along negative curvature (critical and path never do)."""
+    """Descend to a minimiser and leave saddles on the way (critical and path never do)."""
     initial: Initial | None = None
     """The initial guess: zero, constant (kernel, bias), random (seed, scale), or file (path).
     Default: zero; for relu constant, because zero is a kink there."""
