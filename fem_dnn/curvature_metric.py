@@ -30,19 +30,16 @@ from numpy.typing import NDArray
 
 from fem_dnn.controls import ControlParts
 from fem_dnn.features import features
-from fem_dnn.gauss_newton import MAX_RANK, output_slopes
+from fem_dnn.gauss_newton import MAX_RANK, finite, output_slopes
 from fem_dnn.inverse_root import InverseRoot, cholesky_or_unit
 from fem_dnn.problem import CurvatureCoordinates, LearningProblem, Linearisation, Metric
-from fem_dnn.smooth_curvature_metric import SmoothCurvatureMetric
+from fem_dnn.smooth_curvature_metric import NEGATIVE, SmoothCurvatureMetric
 
 Array = NDArray[np.float64]
 
 SEEN = 0.1
 """Directions in which the pointwise and the Gauss-Newton term are below this part of R'' are left
 out."""
-
-NEGATIVE = 0.8
-"""Part of R'' that negative curvature may take away at a node."""
 
 FEW_CONTROLS = 500
 """Controls from which on the coordinates are worth their making."""
@@ -71,7 +68,7 @@ def why_not(problem: LearningProblem) -> str | None:
     return None
 
 
-class CurvatureMetric:
+class CurvatureMetric(CurvatureCoordinates):
     """T at one point.
 
     Args:
@@ -89,8 +86,7 @@ class CurvatureMetric:
             name: float(np.sqrt(self.weight / (tikhonov[name] or self.weight)))
             for name in self.controls.blocks
         }
-        # Overflow at one rank's nodes must not become an error on that rank alone.
-        pointwise = np.nan_to_num(problem.sample_weights * at.curvature, posinf=0.0, neginf=0.0)
+        pointwise = finite(problem.sample_weights * at.curvature)
         slopes, space = output_slopes(at), self.controls.space
         strength = space.comm.allreduce(np.max(np.abs(pointwise), initial=0.0), op=MPI.MAX)
         if slopes is not None:
@@ -149,14 +145,6 @@ class CurvatureMetric:
             z = self._root.apply_transpose(z)
         self._features.move(parts.kernel, parts.bias, z, y, reduced=False)
         return self._joined(parts, result)
-
-    def unseen(self, step: Array) -> Array:
-        """Nothing: this metric sees every step."""
-        return np.zeros_like(step)
-
-    def newton_length(self, gradient: Array) -> float:
-        """|z| of the Newton step for the Hessian s T^{-T} T^{-1} (collective)."""
-        return self.controls.norm(self.apply_transpose(gradient)) / self.weight
 
     def _scaled(self, vector: Array) -> Array:
         """sqrt(s) R''^{-1/2} times a vector, in its place."""

@@ -78,7 +78,7 @@ class OutputSlopes:
     def few(self) -> bool:
         """Whether samples times parts are few."""
         _, samples, parts, _ = self.parts.shape
-        return samples * parts <= FEW_COLUMNS
+        return _few(samples, parts)
 
     def strength(self, comm: MPI.Comm) -> float:
         """The largest weight of a square of a change of pre-activation (collective)."""
@@ -102,7 +102,7 @@ def few_output_slopes(at: Linearisation) -> OutputSlopes | None:
     if isinstance(at.problem.loss, L2Loss):
         return None
     roots = _roots(at)
-    return _of_outputs(at, roots) if _few(at, len(roots)) else None
+    return _of_outputs(at, roots) if _few(roots.shape[2], len(roots)) else None
 
 
 def _roots(at: Linearisation) -> Array:
@@ -130,8 +130,7 @@ def _of_nodes(at: Linearisation, weight: float) -> OutputSlopes | None:
     if samples > MAX_SAMPLES or nodewise_bytes(space.n_nodes, levels, samples) > MEMORY_BYTES:
         return None
     roots = np.sqrt(weight) / space.sqrt_weights[space.owned, None]
-    # Overflow at one rank's nodes must not become an error on that rank alone.
-    nodewise = np.nan_to_num(_scale(at) * roots * slope, posinf=0.0, neginf=0.0)
+    nodewise = finite(_scale(at) * roots * slope)
     count = min(LEADING, space.n_nodes)
     if operator is None or not _worth_sweeping(at, 2 * count):
         return OutputSlopes(np.empty((levels, samples, 0, nodes)), np.empty(0), nodewise)
@@ -152,22 +151,27 @@ def nodewise_bytes(nodes: int, levels: int, samples: int) -> float:
     return 8.0 * nodes * samples * (5 * samples + 3 * levels * MAX_RANK)
 
 
+def finite(curvature: Array) -> Array:
+    """What is finite, 0 elsewhere: overflow at one rank's nodes must not fail there alone."""
+    return np.nan_to_num(curvature, posinf=0.0, neginf=0.0)
+
+
 def _scale(at: Linearisation) -> Array:
     """Of slopes by coordinates and samples' weights, shape (levels, n_local, samples)."""
     problem = at.problem
     return problem.controls.bias_scale[:, :, None] * np.sqrt(problem.sample_weights)
 
 
-def _few(at: Linearisation, parts: int) -> bool:
+def _few(samples: int, parts: int) -> bool:
     """Whether samples times parts are few."""
-    return at.state.slope.shape[2] * parts <= FEW_COLUMNS
+    return samples * parts <= FEW_COLUMNS
 
 
 def _worth_sweeping(at: Linearisation, parts: int) -> bool:
     """Whether that many parts are few, or worth their cost here (collective)."""
-    if _few(at, parts):
-        return True
     problem, (levels, _, samples) = at.problem, at.state.slope.shape
+    if _few(samples, parts):
+        return True
     if 8.0 * levels * samples * parts * problem.network.space.n_nodes > MEMORY_BYTES:
         return False
     penalty = problem.controls.norm(problem.regularization.action(at.control))

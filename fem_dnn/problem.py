@@ -64,13 +64,23 @@ class Metric(Coordinates, Protocol):
 
 @runtime_checkable
 class CurvatureCoordinates(Metric, Protocol):
-    """A metric in which the reduced Hessian is nearly s I."""
+    """A metric in which the reduced Hessian is nearly s I.
 
+    Attributes:
+        controls: Control space.
+        weight: s.
+    """
+
+    controls: ControlSpace
     weight: float
-    """s."""
+
+    def unseen(self, step: Array) -> Array:
+        """Nothing: such a metric sees every step."""
+        return np.zeros_like(step)
 
     def newton_length(self, gradient: Array) -> float:
         """|z| of the Newton step for the Hessian s T^{-T} T^{-1} (collective)."""
+        return self.controls.norm(self.apply_transpose(gradient)) / self.weight
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,9 +27,9 @@ import scipy.linalg as linalg
 from mpi4py import MPI
 from numpy.typing import NDArray
 
-from fem_dnn.gauss_newton import few_output_slopes
+from fem_dnn.gauss_newton import few_output_slopes, finite
 from fem_dnn.inverse_root import Without, left_vectors
-from fem_dnn.problem import Linearisation
+from fem_dnn.problem import CurvatureCoordinates, Linearisation
 from fem_dnn.regularization import Regularization
 from fem_dnn.riesz import BandedFactor, RieszMap
 
@@ -55,7 +55,7 @@ ROUND_OFF = 1e-14
 """Added to what may be singular, relative to 1."""
 
 
-class SmoothCurvatureMetric:
+class SmoothCurvatureMetric(CurvatureCoordinates):
     """T at one point.
 
     Args:
@@ -74,8 +74,7 @@ class SmoothCurvatureMetric:
             name: float(np.sqrt(self.weight / (tikhonov[name] or self.weight)))
             for name in ("outputs", "offsets")
         }
-        # Overflow at one rank's nodes must not become an error on that rank alone.
-        pointwise = np.nan_to_num(problem.sample_weights * at.curvature, posinf=0.0, neginf=0.0)
+        pointwise = finite(problem.sample_weights * at.curvature)
         slopes = few_output_slopes(at)
         outputs = None if slopes is None else slopes.parts
         strength = np.max(np.abs(pointwise), axis=(1, 2), initial=0.0)
@@ -185,14 +184,6 @@ class SmoothCurvatureMetric:
             rows += self._basis[name] @ moved
             _multiply_along_depth(self._roots[name], rows, transposed=True)
         return result
-
-    def unseen(self, step: Array) -> Array:
-        """Nothing: this metric sees every step."""
-        return np.zeros_like(step)
-
-    def newton_length(self, gradient: Array) -> float:
-        """|z| of the Newton step for the Hessian s T^{-T} T^{-1} (collective)."""
-        return self.controls.norm(self.apply_transpose(gradient)) / self.weight
 
     def _blocks(self, vector: Array) -> Iterator[tuple[str, Array]]:
         """Views of kernel, (levels, n_nodes, n_local), and bias, (levels, 1, n_local)."""

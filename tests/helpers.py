@@ -19,7 +19,7 @@ from fem_dnn.losses import POINTWISE, L2Loss, OutputLayer, OutputLoss, TerminalL
 from fem_dnn.mesh import interval, rectangle
 from fem_dnn.network import LayerWeights, Network
 from fem_dnn.nonlocal_operator import NonlocalOperator, kernel_coefficients
-from fem_dnn.problem import LearningProblem, Tracking
+from fem_dnn.problem import Coordinates, LearningProblem, Tracking
 from fem_dnn.regularization import Regularization
 from fem_dnn.width import WidthSpace
 
@@ -257,3 +257,25 @@ def l2_error(
     x = low + h * (np.arange(cells)[:, None] + z)
     difference = values.reshape(cells, per_cell) @ basis - exact(x)
     return float(np.sqrt(h * np.sum(difference**2 @ w)))
+
+
+def assert_transposes(metric: Coordinates, controls: ControlSpace) -> None:
+    """<T z, g> = <z, T' g>, and arguments stay as they are."""
+    z, g = (controls.random_direction(seed) for seed in (1, 2))
+    kept = z.copy(), g.copy()
+    there, back = controls.dot(metric.apply(z), g), controls.dot(z, metric.apply_transpose(g))
+    assert abs(there - back) < 1e-13 * max(abs(there), 1e-2)
+    assert np.array_equal(z, kept[0]) and np.array_equal(g, kept[1])
+
+
+def assert_same_inverses(metrics: Sequence[tuple[Coordinates, ControlSpace]]) -> None:
+    """T depends on the choice of a basis; T T', the inverse of the Hessian's model, does not."""
+    ours, alone = (
+        controls.values(metric.apply(metric.apply_transpose(controls.random_direction(3))))
+        for metric, controls in metrics
+    )
+    for name in ("kernel", "bias", "outputs", "offsets"):
+        found, expected = getattr(ours, name), getattr(alone, name)
+        if found is not None:
+            tolerance = 1e-10 * max(np.max(np.abs(expected)), 1e-3)
+            assert np.allclose(found, expected, rtol=0, atol=tolerance)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from helpers import random_control, random_problem, uniform
+from helpers import assert_same_inverses, assert_transposes, random_control, random_problem, uniform
 from mpi4py import MPI
 
 from fem_dnn import curvature_metric, smooth_curvature_metric
@@ -46,28 +46,14 @@ def everything_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("options", CASES)
 def test_transpose(options: dict) -> None:
     problem = smooth_problem(WORLD, **options)
-    metric, controls = metric_at(problem), problem.controls
-    z, g = (controls.random_direction(seed) for seed in (1, 2))
-    kept = z.copy(), g.copy()
-    there, back = controls.dot(metric.apply(z), g), controls.dot(z, metric.apply_transpose(g))
-    assert abs(there - back) < 1e-13 * max(abs(there), 1e-2)
-    assert np.array_equal(z, kept[0]) and np.array_equal(g, kept[1])
+    assert_transposes(metric_at(problem), problem.controls)
 
 
 @pytest.mark.mpi
 @pytest.mark.parametrize("options", CASES)
 def test_is_the_same_on_any_number_of_ranks(options: dict) -> None:
-    """T depends on the choice of a basis; T T', the inverse of the Hessian's model, does not."""
-    inverses = []
-    for comm in (WORLD, SELF):
-        problem = smooth_problem(comm, **options)
-        metric, controls = metric_at(problem), problem.controls
-        product = metric.apply(metric.apply_transpose(controls.random_direction(3)))
-        inverses.append(controls.values(product))
-    for name in ("kernel", "bias", "outputs", "offsets"):
-        ours, alone = (getattr(values, name) for values in inverses)
-        if ours is not None:
-            assert np.allclose(ours, alone, rtol=0, atol=1e-10 * max(np.max(np.abs(alone)), 1e-3))
+    problems = [smooth_problem(comm, **options) for comm in (WORLD, SELF)]
+    assert_same_inverses([(metric_at(problem), problem.controls) for problem in problems])
 
 
 def model(at: Linearisation) -> np.ndarray:

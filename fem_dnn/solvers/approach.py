@@ -23,11 +23,12 @@ import numpy as np
 from mpi4py import MPI
 from numpy.typing import NDArray
 
+from fem_dnn.curvature_metric import curvature_coordinates
 from fem_dnn.problem import CurvatureCoordinates, LearningProblem, Linearisation
 from fem_dnn.slab import SlabFailure
 from fem_dnn.solvers.descent import Descent
 from fem_dnn.solvers.limited_memory import LimitedMemory
-from fem_dnn.solvers.petsc import NOISE
+from fem_dnn.solvers.petsc import change_of_objective
 
 Array = NDArray[np.float64]
 Single = NDArray[np.float32]
@@ -66,16 +67,17 @@ def approach(descent: Descent) -> Linearisation:
 
     Stretches are recorded in the descent's history.
 
+    Args:
+        descent: Of a problem that has coordinates of curvature (`curvature_metric.why_not`), no
+            Hessian product taken yet.
+
     Returns:
-        The point reached; the start where the problem has no metric of curvature.
+        The point reached.
     """
     at, longest = descent.start, descent.radius or math.inf
     pairs = _affordable(descent.petsc.problem)
     while pairs >= FEW_PAIRS and _worth_while(descent):
-        metric = descent.petsc.measure(at)
-        if not isinstance(metric, CurvatureCoordinates):
-            return at
-        stretch = _Stretch(descent, metric, pairs, longest)
+        stretch = _Stretch(descent, curvature_coordinates(at), pairs, longest)
         at = stretch.run(at)
         if stretch.taken == 0:
             return at
@@ -95,7 +97,7 @@ def _worth_while(descent: Descent) -> bool:
     """Whether a stretch is to be expected to do well, after those in the history."""
     history = descent.history
     *before, last = history.iterations
-    if descent.newton_has_begun or not descent.iterations_left or len(before) >= STRETCHES:
+    if not descent.iterations_left or len(before) >= STRETCHES:
         return False
     if last.gradient_norm <= NEAR * descent.target:
         return False
@@ -162,7 +164,7 @@ class _Stretch:
         least = SHORTEST * part
         while part >= least:
             trial = self.problem.linearise(self.problem.moved(at, part * step))
-            excess = self._change(at, trial, step, part, slope) - part * slope
+            excess = _change(at, trial) - part * slope
             if excess <= (DECREASE - 1) * part * slope and _has_gradient(trial):
                 return part, trial
             # The parabola through both values and the slope has its minimum there.
@@ -170,26 +172,15 @@ class _Stretch:
             part = min(max(lowest, 0.1 * part), 0.5 * part)
         return None
 
-    def _change(
-        self, at: Linearisation, trial: Linearisation, step: Array, part: float, slope: float
-    ) -> float:
-        """Of J by a part of a step; from the slopes at both ends where round-off hides it.
 
-        As in `petsc.PetscProblem.objective`.
-        """
-        change = _objective(trial) - at.objective
-        if abs(change) > NOISE * abs(at.objective) or not _has_gradient(trial):
-            return change
-        return 0.5 * part * (slope + self.problem.controls.dot(trial.gradient, step))
-
-
-def _objective(trial: Linearisation) -> float:
-    """J; infinity where the state cannot be computed."""
+def _change(at: Linearisation, trial: Linearisation) -> float:
+    """Of J from one point to the other; infinite where it cannot be computed."""
     try:
         with np.errstate(over="ignore", invalid="ignore"):
-            return trial.objective if math.isfinite(trial.objective) else math.inf
+            change = change_of_objective(at, trial)
     except SlabFailure:
         return math.inf
+    return change if math.isfinite(change) else math.inf
 
 
 def _has_gradient(trial: Linearisation) -> bool:

@@ -40,6 +40,20 @@ NOISE = 1e-11
 """Relative change of the objective below which its values are no evidence."""
 
 
+def change_of_objective(before: Linearisation, after: Linearisation) -> float:
+    """J there less J here (collective).
+
+    Near a minimiser J changes by less than its round-off, and who compares its values would reject
+    good steps. There the change is taken from the gradients at both ends of the step (trapezoidal
+    rule, Conn, Gould & Toint, Trust-Region Methods, 17.4.2).
+    """
+    change = after.objective - before.objective
+    if abs(change) > NOISE * abs(before.objective):
+        return change
+    slopes = 0.5 * (before.gradient + after.gradient)
+    return before.problem.controls.dot(slopes, after.control - before.control)
+
+
 class HessianShell:
     """Context of the shell matrix: the reduced Hessian at one linearisation.
 
@@ -85,8 +99,7 @@ class PetscProblem:
 
     def __init__(self, problem: LearningProblem, measure: Measure | None = None) -> None:
         self.problem = problem
-        self.measure: Measure = measure or problem.metric
-        """Tells the metric of steps from a point."""
+        self._measure = measure or problem.metric
         self.comm = problem.controls.comm
         self.sizes = (problem.controls.n_local, problem.controls.n_global)
         riesz = RieszMap(problem.regularization)
@@ -118,7 +131,7 @@ class PetscProblem:
 
         In coordinates z this is their origin.
         """
-        metric = self.measure(at)
+        metric = self._measure(at)
         if metric is not None:
             self.riesz, self._measured = metric, at
         vec = self.vector(at.control if self.riesz is None else None)
@@ -133,7 +146,7 @@ class PetscProblem:
         if self._measured is None or self._measured is visited.at:
             return False
         self._measured.forget()
-        self.riesz, self._measured = self.measure(visited.at), visited.at
+        self.riesz, self._measured = self._measure(visited.at), visited.at
         self._shell.riesz = self.riesz
         self._origin = visited.at.control, visited.z
         self._recent = [visited]  # other vectors stand for other controls now
@@ -169,10 +182,8 @@ class PetscProblem:
     def objective(self, _solver: PETSc.Object, x: PETSc.Vec) -> float:
         """J; a huge number where an implicit slab fails or the state overflows.
 
-        Near a minimiser J changes by less than its round-off, and a trust region that compares
-        its values would reject good steps. There the change is taken from the gradients at both
-        ends of the step (trapezoidal rule, Conn, Gould & Toint, Trust-Region Methods, 17.4.2), and
-        PETSc is told a decrease or increase that is large enough to be seen.
+        Where a change is below the values' round-off (`change_of_objective`), PETSc is told a
+        decrease or increase that is large enough to be seen.
         """
         visited = self._visit(x)
         try:
@@ -188,12 +199,7 @@ class PetscProblem:
         base = self._iterate
         if base is None or base.told is None:
             return at.objective
-        change = at.objective - base.at.objective
-        visible = NOISE * abs(base.at.objective)
-        if abs(change) > visible:
-            return base.told + change
-        slopes = 0.5 * (base.at.gradient + at.gradient)
-        change = self.problem.controls.dot(slopes, at.control - base.at.control)
+        change, visible = change_of_objective(base.at, at), NOISE * abs(base.at.objective)
         return base.told + math.copysign(max(abs(change), visible), change)
 
     def gradient(self, _solver: PETSc.Object, x: PETSc.Vec, g: PETSc.Vec) -> None:
