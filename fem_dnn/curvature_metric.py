@@ -148,7 +148,7 @@ class CurvatureMetric(CurvatureCoordinates):
 
     def inverse(self, g: Array) -> Array:
         """T T' g / s: R''^{-1} g, and what Psi sees of it (collective)."""
-        result = self._scaled(g / self.weight)
+        result = self._scaled(np.asarray(g / self.weight))
         parts = self.controls.split(result)
         y = self._features.along(parts.kernel, parts.bias)
         z = self._features.reduced(y)

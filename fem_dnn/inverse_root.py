@@ -76,7 +76,6 @@ class InverseRoot:
             y = self._nodewise.apply_transpose(y[..., None])[..., 0]
         return self._without(y)
 
-
     def inverse(self, y: Array) -> Array:
         """Z Z' y (collective)."""
         if self._nodewise is None:

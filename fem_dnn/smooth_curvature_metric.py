@@ -187,7 +187,7 @@ class SmoothCurvatureMetric(CurvatureCoordinates):
 
     def inverse(self, g: Array) -> Array:
         """T T' g / s (collective)."""
-        result = self._scaled(self._scaled(g / self.weight))
+        result = self._scaled(self._scaled(np.asarray(g / self.weight)))
         for name, rows in self._blocks(result):
             rows[...] = _along_depth(self._inverses[name], rows)
         y = self._coordinates(dict(self._blocks(result)))

@@ -11,8 +11,8 @@ t_k by backtracking (Armijo), not much longer than the step before. T is made an
 been learned is forgotten, from one stretch of steps to the next: a stretch depends on nothing but
 its first point and the length of the last step, so that a waypoint there is enough to go on from.
 A stretch is one iteration in the solver's history; whether another one is worth while is told by
-this history alone. That leaves Newton's method to end the descent by one step, or to take over where
-quasi-Newton steps achieve little.
+this history alone. That leaves Newton's method to end the descent by one step, or to take over
+where quasi-Newton steps achieve little.
 """
 
 from __future__ import annotations

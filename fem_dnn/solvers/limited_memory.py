@@ -14,10 +14,11 @@ the length of its step, which changes nothing in H: directions come from it, dec
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from fem_dnn.controls import ControlSpace
 
@@ -129,5 +130,5 @@ class LimitedMemory:
         direction += first
         return direction
 
-    def _sum(self, local: list[Single]) -> Array:
+    def _sum(self, local: Sequence[ArrayLike]) -> Array:
         return self.controls.sum(np.array(local, np.float64))

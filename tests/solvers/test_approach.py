@@ -55,7 +55,7 @@ def test_newton_has_the_last_word() -> None:
 
 
 def test_takes_less_work_than_newton_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    problem, start = valley()
+    problem, start = valley(points=uniform(2.0, 16))
     both = solve_newton(problem, start, Tolerances(rtol=1e-9))
     monkeypatch.setattr(approach, "STRETCHES", 0)
     alone = solve_newton(problem, start, Tolerances(rtol=1e-9))
