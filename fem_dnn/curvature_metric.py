@@ -146,6 +146,17 @@ class CurvatureMetric(CurvatureCoordinates):
         self._features.move(parts.kernel, parts.bias, z, y, reduced=False)
         return self._joined(parts, result)
 
+    def inverse(self, g: Array) -> Array:
+        """T T' g / s: R''^{-1} g, and what Psi sees of it (collective)."""
+        result = self._scaled(np.asarray(g / self.weight))
+        parts = self.controls.split(result)
+        y = self._features.along(parts.kernel, parts.bias)
+        z = self._features.reduced(y)
+        if self._root is not None:
+            z = self._root.inverse(z)
+        self._features.move(parts.kernel, parts.bias, z, y, reduced=True)
+        return self._scaled(self._joined(parts, result))
+
     def _scaled(self, vector: Array) -> Array:
         """sqrt(s) R''^{-1/2} times a vector, in its place."""
         for name, block in self.controls.blocks.items():

@@ -76,6 +76,13 @@ class InverseRoot:
             y = self._nodewise.apply_transpose(y[..., None])[..., 0]
         return self._without(y)
 
+    def inverse(self, y: Array) -> Array:
+        """Z Z' y (collective)."""
+        if self._nodewise is None:
+            return self._without.twice(y)
+        y = self._without.twice(self._nodewise.apply_transpose(y[..., None])[..., 0])
+        return self._nodewise.apply(y[..., None])[..., 0]
+
 
 class Without:
     """I - U (1 - (1 + theta)^{-1/2}) U', the inverse root of I + U theta U'.
@@ -88,14 +95,21 @@ class Without:
 
     def __init__(self, space: WidthSpace, directions: Array, theta: Array) -> None:
         self._space, self._directions = space, directions
-        self._shrink = 1 - 1 / np.sqrt(1 + np.maximum(theta, LEAST))
+        self._left = 1 / np.sqrt(1 + np.maximum(theta, LEAST))
 
     def __call__(self, y: Array) -> Array:
         """Its product with y, of any shape (collective)."""
-        if not len(self._shrink):
+        return self._shrunk(y, self._left)
+
+    def twice(self, y: Array) -> Array:
+        """Its square's: that of the inverse (collective)."""
+        return self._shrunk(y, self._left**2)
+
+    def _shrunk(self, y: Array, left: Array) -> Array:
+        if not len(left):
             return y
         along = self._space.sum(y.reshape(-1) @ self._directions)
-        return y - (self._directions @ (self._shrink * along)).reshape(y.shape)
+        return y - (self._directions @ ((1 - left) * along)).reshape(y.shape)
 
 
 class NodewiseRoot:

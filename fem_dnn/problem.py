@@ -78,6 +78,9 @@ class CurvatureCoordinates(Metric, Protocol):
         """Nothing: such a metric sees every step."""
         return np.zeros_like(step)
 
+    def inverse(self, g: Array) -> Array:
+        """T T' g / s, a new array: nearly that of the reduced Hessian (collective)."""
+
     def newton_length(self, gradient: Array) -> float:
         """|z| of the Newton step for the Hessian s T^{-T} T^{-1} (collective)."""
         return self.controls.norm(self.apply_transpose(gradient)) / self.weight

@@ -185,6 +185,18 @@ class SmoothCurvatureMetric(CurvatureCoordinates):
             _multiply_along_depth(self._roots[name], rows, transposed=True)
         return result
 
+    def inverse(self, g: Array) -> Array:
+        """T T' g / s (collective)."""
+        result = self._scaled(self._scaled(np.asarray(g / self.weight)))
+        for name, rows in self._blocks(result):
+            rows[...] = _along_depth(self._inverses[name], rows)
+        y = self._coordinates(dict(self._blocks(result)))
+        z = self._without_outputs.twice((self._inverse @ y[..., None])[..., 0])
+        moved = self._moved((self._inverse.swapaxes(1, 2) @ z[..., None])[..., 0] - y)
+        for name, rows in self._blocks(result):
+            rows += _along_depth(self._inverses[name], self._basis[name] @ moved)
+        return result
+
     def _blocks(self, vector: Array) -> Iterator[tuple[str, Array]]:
         """Views of kernel, (levels, n_nodes, n_local), and bias, (levels, 1, n_local)."""
         for name, basis in self._basis.items():

@@ -19,7 +19,7 @@ from fem_dnn.losses import POINTWISE, L2Loss, OutputLayer, OutputLoss, TerminalL
 from fem_dnn.mesh import interval, rectangle
 from fem_dnn.network import LayerWeights, Network
 from fem_dnn.nonlocal_operator import NonlocalOperator, kernel_coefficients
-from fem_dnn.problem import Coordinates, LearningProblem, Tracking
+from fem_dnn.problem import Coordinates, CurvatureCoordinates, LearningProblem, Tracking
 from fem_dnn.regularization import Regularization
 from fem_dnn.width import WidthSpace
 
@@ -266,6 +266,18 @@ def assert_transposes(metric: Coordinates, controls: ControlSpace) -> None:
     there, back = controls.dot(metric.apply(z), g), controls.dot(z, metric.apply_transpose(g))
     assert abs(there - back) < 1e-13 * max(abs(there), 1e-2)
     assert np.array_equal(z, kept[0]) and np.array_equal(g, kept[1])
+
+
+def assert_is_its_inverse(metric: CurvatureCoordinates) -> None:
+    """What is called the inverse of the Hessian's model is T T' / s; its argument is kept."""
+    controls = metric.controls
+    g = controls.random_direction(4)
+    kept, found = g.copy(), metric.inverse(g)
+    expected = metric.apply(metric.apply_transpose(g)) / metric.weight
+    # Of a masked kernel Q is orthonormal to what a nearly dependent Psi leaves of round-off.
+    tolerance = 1e-12 if controls.mask is None else 1e-9
+    assert controls.norm(found - expected) < tolerance * controls.norm(expected)
+    assert np.array_equal(g, kept)
 
 
 def assert_same_inverses(metrics: Sequence[tuple[Coordinates, ControlSpace]]) -> None:

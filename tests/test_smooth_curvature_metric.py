@@ -2,7 +2,14 @@
 
 import numpy as np
 import pytest
-from helpers import assert_same_inverses, assert_transposes, random_control, random_problem, uniform
+from helpers import (
+    assert_is_its_inverse,
+    assert_same_inverses,
+    assert_transposes,
+    random_control,
+    random_problem,
+    uniform,
+)
 from mpi4py import MPI
 
 from fem_dnn import curvature_metric, smooth_curvature_metric
@@ -44,9 +51,11 @@ def everything_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("options", CASES)
-def test_transpose(options: dict) -> None:
+def test_transpose_and_inverse(options: dict) -> None:
     problem = smooth_problem(WORLD, **options)
-    assert_transposes(metric_at(problem), problem.controls)
+    metric = metric_at(problem)
+    assert_transposes(metric, problem.controls)
+    assert_is_its_inverse(metric)
 
 
 @pytest.mark.mpi

@@ -5,14 +5,14 @@ short: the valley bends after a length in which the quadratic model costs many H
 the coordinates of `curvature_metric` the Hessian is s I but for few directions already, and these
 are learned from the gradients at hand (`limited_memory`), for less than one product a step:
 
-    c_{k+1} = c_k - t_k T H_k T' g_k,
+    c_{k+1} = c_k - t_k H_k g_k,        H_k the BFGS matrix from H_0 = T T' / s,
 
 t_k by backtracking (Armijo), not much longer than the step before. T is made anew, and what has
 been learned is forgotten, from one stretch of steps to the next: a stretch depends on nothing but
 its first point and the length of the last step, so that a waypoint there is enough to go on from.
 A stretch is one iteration in the solver's history; whether another one is worth while is told by
-this history alone. That leaves Newton's method to end the descent, or to take over where quasi-
-Newton steps achieve little.
+this history alone. That leaves Newton's method to end the descent by one step, or to take over
+where quasi-Newton steps achieve little.
 """
 
 from __future__ import annotations
@@ -33,20 +33,17 @@ from fem_dnn.solvers.petsc import change_of_objective
 Array = NDArray[np.float64]
 Single = NDArray[np.float32]
 
-STEPS = 20
+STEPS = 30
 """Of a stretch, at most."""
 
-PAIRS = 10
+PAIRS = 8
 """Remembered; with the vectors at work they take about as much memory as Newton's method does."""
 
 FEW_PAIRS, MEMORY_BYTES = 3, 2e9
 """Where memory is short they are fewer: so many at least, in so many bytes per rank."""
 
-NEAR = 10.0
-"""Gradient, relative to its target, from which on Newton's method is left to converge."""
-
 STRETCHES = 40
-"""At most. Those that it takes are 5 to 20 on the named problems of `benchmarks`."""
+"""At most. Those that it takes are 3 to 15 on the named problems of `benchmarks`."""
 
 PATIENCE, LITTLE_DESCENT, LITTLE_REDUCTION = 3, 1e-6, 0.8
 """So many stretches achieve little if neither the objective falls by this part nor the gradient to
@@ -99,7 +96,7 @@ def _worth_while(descent: Descent) -> bool:
     *before, last = history.iterations
     if not descent.iterations_left or len(before) >= STRETCHES:
         return False
-    if last.gradient_norm <= NEAR * descent.target:
+    if descent.is_near(last.gradient_norm):
         return False
     if len(before) < PATIENCE:
         return True
@@ -126,36 +123,33 @@ class _Stretch:
         self, descent: Descent, metric: CurvatureCoordinates, pairs: int, longest: float
     ) -> None:
         self.problem, self.metric, self.longest = descent.petsc.problem, metric, longest
-        self.enough = NEAR * descent.target
-        self.memory = LimitedMemory(self.problem.controls, 1 / metric.weight, pairs)
+        self.descent = descent
+        self.memory = LimitedMemory(self.problem.controls, pairs)
         self.taken, self.last = 0, 0.0
 
     def run(self, at: Linearisation) -> Linearisation:
         """Take steps; the point reached."""
         controls = self.problem.controls
         size = at.gradient_norm  # the unit of gradients: single precision is small
-        gradient = self._gradient(at, size)
-        while self.taken < STEPS and at.gradient_norm > self.enough:
-            direction = -self.memory.apply(gradient)
-            slope = size**2 * float(controls.sum(np.dot(gradient, direction)))
+        while self.taken < STEPS and not self.descent.is_near(at.gradient_norm):
+            step = -size * self._direction(at, size).astype(np.float64)
+            slope, length = controls.dot(at.gradient, step), controls.norm(step)
             if not slope < 0:
                 break
-            step = self.metric.apply(size * direction.astype(np.float64))
-            length = controls.norm(step)
             found = self._lower(at, step, slope, min(1.0, self.longest / length))
             if found is None:
                 break
             part, at = found
-            before, gradient = gradient, self._gradient(at, size)
-            self.memory.add(np.float32(part) * direction, gradient - before)
+            self.memory.moved(part)
             self.taken, self.last = self.taken + 1, part * length
             self.longest = GROWTH * self.last
         return at
 
-    def _gradient(self, at: Linearisation, size: float) -> Single:
-        """T' gradient."""
+    def _direction(self, at: Linearisation, size: float) -> Single:
+        """H gradient, in that unit."""
         unit: Array = np.divide(at.gradient, size)
-        return self.metric.apply_transpose(unit).astype(np.float32)
+        first = self.metric.inverse(unit)
+        return self.memory.direction(unit.astype(np.float32), first.astype(np.float32))
 
     def _lower(
         self, at: Linearisation, step: Array, slope: float, part: float

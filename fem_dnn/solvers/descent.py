@@ -27,6 +27,9 @@ Array = NDArray[np.float64]
 
 MAX_ESCAPES = 10
 
+NEAR = 10.0
+"""Gradient, relative to its target, from which on one Newton step is meant to reach that."""
+
 FORCING = 0.1
 """Largest relative accuracy asked of a linear solve."""
 
@@ -74,6 +77,10 @@ class Descent:
         """Whether Hessian products have been taken already."""
         return self.history.iterations[-1].hessian_solves > 0
 
+    def is_near(self, norm: float) -> bool:
+        """Whether one Newton step from a gradient of that norm is meant to be the last."""
+        return norm <= NEAR * self.target
+
     def outcome(self, at: Linearisation, text: str) -> tuple[Linearisation, str]:
         """The point reached and the reason, with its numbers filled in."""
         if at.gradient_norm <= self.target:
@@ -96,7 +103,7 @@ class Descent:
             needed = min(needed, norm / (lines[0].gradient_norm or 1.0))
         # No more accurate than the last step needs.
         last = 0.3 * self.target / norm if norm > self.target else 1.0
-        return min(FORCING, max(needed, last))
+        return min(FORCING, last if self.is_near(norm) else max(needed, last))
 
 
 Descend = Callable[[Descent], tuple[Linearisation, str]]

@@ -45,9 +45,9 @@ DEFAULTS: dict[str, object] = {
 
 WITHIN_BOUNDS: dict[str, object] = {"tao_type": "tron", "ksp_max_it": 1000, **tao.DEFAULTS}
 
-NEWTON_STEPS = 2.0
+NEWTON_STEPS, LAST_STEPS = 2.0, 200.0
 """The trust region's first radius where the Hessian is known approximately: in Newton steps for
-that."""
+that; and where the step is meant to be the last, which it is only if it is not cut short."""
 
 SNES_REASON = PETSc.SNES.ConvergedReason
 
@@ -173,7 +173,9 @@ def _first_radius(descent: Descent) -> float:
     if riesz is None:
         return DELTA_0
     if isinstance(riesz, CurvatureCoordinates):
-        return NEWTON_STEPS * riesz.newton_length(descent.start.gradient) or 1.0
+        near = descent.is_near(descent.start.gradient_norm)
+        steps = LAST_STEPS if near else NEWTON_STEPS
+        return steps * riesz.newton_length(descent.start.gradient) or 1.0
     # In z every descent starts at 0: there the control's own length tells how far to go.
     return DELTA_0 * (descent.start.length or 1.0)
 
