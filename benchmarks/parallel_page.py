@@ -120,7 +120,7 @@ def _two_ranks(rows: list[Row]) -> list[str]:
         gain = 2 * first[f"rate two{measure}"] / first[f"rate one{measure}"]
         verdicts.append(
             f"By {of}, {WANTED} on {size} is {'' if speedup >= WANTED else 'not '}reached: "
-            f"{speedup:.2f} and more, sharing {SHARED[mode]}, where two ranks at the same time do "
+            f"{speedup:.3f} and more, sharing {SHARED[mode]}, where two ranks at the same time do "
             f"{gain:.2f} times the matrix products of one alone."
         )
     return [

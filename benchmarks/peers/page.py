@@ -69,12 +69,13 @@ Versions: {versions}; fem-dnn at the commits {revisions}.
 REASONS = """## Where the aim is not reached, and the next ideas
 
 - *What is left at 64 nodes.* `newton` takes 300 to 900 sweeps, the peers 1 300 to 4 500. Of its
-  time the sweeps are a third to a half (estimated from their counts); the rest goes into the metric
-  and into passes over ten remembered pairs of vectors of controls, which do not fit into the cache.
-  Next: pairs and metric in the coordinates Psi that the states span, where vectors are a quarter as
-  long; steps made in C altogether.
-- *Newton's last steps* take a fifth of the work. Next: what has been learned as a preconditioner
-  for their conjugate gradients.
+  time the sweeps are about a half (profiled on `circles_1e-2`), and these run at half the machine's
+  rate; a quarter goes into two passes over eight remembered pairs of vectors of controls, which do
+  not fit into the cache, the rest into the metric. Pairs in the few coordinates that the states
+  span do not serve: 1.5 to 4.5 times as much work was needed. Next: sweeps and pairs in single
+  precision until the gradient has fallen to 1e-4.
+- *Newton's last step* takes a tenth of the work. Next: what has been learned as a preconditioner
+  for its conjugate gradients.
 - *Gram form.* Its metric is that of L2, in which quasi-Newton steps save nothing. Next: the
   pointwise term, K + K D K at every node, inverted there too.
 """

@@ -102,7 +102,7 @@ class Solver(Section):
     atol: NonNegative = 1e-12
     """On the L2 norm of the reduced gradient."""
     max_iterations: CountOrZero = 500
-    """Iterations after which to stop; one of newton is a Newton step or up to 20 cheaper ones."""
+    """Iterations after which to stop; one of newton is a Newton step or up to 30 cheaper ones."""
     escape: bool = True
     """Descend to a minimiser and leave saddles on the way (critical and path never do)."""
     initial: Initial | None = None
