@@ -174,12 +174,11 @@ if console is not None:
 
 # %% [markdown]
 # The numbers this demo stands for: orders 2 and 4, and after a drift of 0.4, which costs the open
-# loop a quarter of the unseen points and more, the feedback has a fifth of them all right again.
-# How many remain depends on the minimiser that the solve ends at; there are several.
+# loop a quarter of the unseen points, the feedback still has 95 % of them right.
 
 # %%
 for open_loop, closed_loop in (orders, shock_orders):
     assert abs(open_loop - 2) < 0.4
     assert abs(closed_loop - 4) < 0.4
 drifted_far = int(np.argmin(np.abs(SIZES - 0.4)))
-assert right[drifted_far, 0] < 0.8 and right[drifted_far, 1] > right[drifted_far, 0] + 0.15
+assert right[drifted_far, 1] >= 0.95 > 0.8 > right[drifted_far, 0]

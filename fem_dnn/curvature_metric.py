@@ -24,6 +24,8 @@ would make I + C indefinite. T is exact for no Hessian and right for every one: 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from mpi4py import MPI
 from numpy.typing import NDArray
@@ -36,6 +38,7 @@ from fem_dnn.problem import CurvatureCoordinates, LearningProblem, Linearisation
 from fem_dnn.smooth_curvature_metric import NEGATIVE, SmoothCurvatureMetric
 
 Array = NDArray[np.float64]
+Map = Callable[[Array], Array]
 
 SEEN = 0.1
 """Directions in which the pointwise and the Gauss-Newton term are below this part of R'' are left
@@ -128,34 +131,43 @@ class CurvatureMetric(CurvatureCoordinates):
 
     def apply(self, z: Array) -> Array:
         """T z (collective)."""
-        result = z.copy()
-        parts = self.controls.split(result)
-        y = self._features.along(parts.kernel, parts.bias)
-        z = y if self._root is None else self._root.apply(y)
-        self._features.move(parts.kernel, parts.bias, z, y, reduced=True)
-        return self._scaled(self._joined(parts, result))
+        root = self._root
+
+        def mapped(y: Array) -> Array:
+            return y if root is None else root.apply(y)
+
+        return self._scaled(self._along_psi(z.copy(), mapped, reduced=True))
 
     def apply_transpose(self, g: Array) -> Array:
         """T' g: a gradient by z (collective)."""
-        result = self._scaled(g.copy())
-        parts = self.controls.split(result)
-        y = self._features.along(parts.kernel, parts.bias)
-        z = self._features.reduced(y)
-        if self._root is not None:
-            z = self._root.apply_transpose(z)
-        self._features.move(parts.kernel, parts.bias, z, y, reduced=False)
-        return self._joined(parts, result)
+        root = self._root
+
+        def mapped(y: Array) -> Array:
+            z = self._features.reduced(y)
+            return z if root is None else root.apply_transpose(z)
+
+        return self._along_psi(self._scaled(g.copy()), mapped, reduced=False)
 
     def inverse(self, g: Array) -> Array:
         """T T' g / s: R''^{-1} g, and what Psi sees of it (collective)."""
-        result = self._scaled(np.asarray(g / self.weight))
-        parts = self.controls.split(result)
+        root = self._root
+
+        def mapped(y: Array) -> Array:
+            z = self._features.reduced(y)
+            return z if root is None else root.inverse(z)
+
+        scaled = self._scaled(np.divide(g, self.weight))
+        return self._scaled(self._along_psi(scaled, mapped, reduced=True))
+
+    def _along_psi(self, vector: Array, mapped: Map, *, reduced: bool) -> Array:
+        """A vector, in its place, whose coordinates y by Psi are replaced by `mapped`'s.
+
+        By L^{-T} times these, where they are `reduced` ones (`Features.move`).
+        """
+        parts = self.controls.split(vector)
         y = self._features.along(parts.kernel, parts.bias)
-        z = self._features.reduced(y)
-        if self._root is not None:
-            z = self._root.inverse(z)
-        self._features.move(parts.kernel, parts.bias, z, y, reduced=True)
-        return self._scaled(self._joined(parts, result))
+        self._features.move(parts.kernel, parts.bias, mapped(y), y, reduced=reduced)
+        return self._joined(parts, vector)
 
     def _scaled(self, vector: Array) -> Array:
         """sqrt(s) R''^{-1/2} times a vector, in its place."""

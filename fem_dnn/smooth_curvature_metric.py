@@ -162,19 +162,16 @@ class SmoothCurvatureMetric(CurvatureCoordinates):
 
     def apply(self, z: Array) -> Array:
         """T z (collective)."""
-        result = self._scaled(z)
+        result = self._scaled(z.copy())
         for name, rows in self._blocks(result):
             _multiply_along_depth(self._roots[name], rows, transposed=False)
         y = self._coordinates(dict(self._blocks(result)))
         change = (self._inverse.swapaxes(1, 2) @ self._without_outputs(y)[..., None])[..., 0] - y
-        moved = self._moved(change)
-        for name, rows in self._blocks(result):
-            rows += _along_depth(self._inverses[name], self._basis[name] @ moved)
-        return result
+        return self._add(change, result)
 
     def apply_transpose(self, g: Array) -> Array:
         """T' g: a gradient by z (collective)."""
-        result = self._scaled(g)
+        result = self._scaled(g.copy())
         y = self._coordinates(
             {name: _along_depth(self._inverses[name], rows) for name, rows in self._blocks(result)}
         )
@@ -187,12 +184,16 @@ class SmoothCurvatureMetric(CurvatureCoordinates):
 
     def inverse(self, g: Array) -> Array:
         """T T' g / s (collective)."""
-        result = self._scaled(self._scaled(np.asarray(g / self.weight)))
+        result = self._scaled(self._scaled(np.divide(g, self.weight)))
         for name, rows in self._blocks(result):
             rows[...] = _along_depth(self._inverses[name], rows)
         y = self._coordinates(dict(self._blocks(result)))
         z = self._without_outputs.twice((self._inverse @ y[..., None])[..., 0])
-        moved = self._moved((self._inverse.swapaxes(1, 2) @ z[..., None])[..., 0] - y)
+        return self._add((self._inverse.swapaxes(1, 2) @ z[..., None])[..., 0] - y, result)
+
+    def _add(self, change: Array, result: Array) -> Array:
+        """Add s M^{-1} Theta S^+ change to a vector."""
+        moved = self._moved(change)
         for name, rows in self._blocks(result):
             rows += _along_depth(self._inverses[name], self._basis[name] @ moved)
         return result
@@ -204,11 +205,10 @@ class SmoothCurvatureMetric(CurvatureCoordinates):
             yield name, vector[self.controls.blocks[name]].reshape(levels, width, -1)
 
     def _scaled(self, vector: Array) -> Array:
-        """A copy with the learned outputs in units of their own weight."""
-        result = vector.copy()
+        """A vector, in its place, with the learned outputs in units of their own weight."""
         for name, scale in self._scales.items():
-            result[self.controls.blocks[name]] *= scale
-        return result
+            vector[self.controls.blocks[name]] *= scale
+        return vector
 
     def _coordinates(self, blocks: Mapping[str, Array]) -> Array:
         """(Theta S^+)' of kernel rows and biases, shape (n_local, directions)."""
