@@ -74,8 +74,12 @@ class Descent:
 
     @property
     def newton_has_begun(self) -> bool:
-        """Whether Hessian products have been taken already."""
-        return self.history.iterations[-1].hessian_solves > 0
+        """Whether the last iterate came from a Newton step, also where a solve is resumed.
+
+        Only these take linear iterations, as the examination of a saddle and the way off it do not.
+        """
+        counts = [line.linear_iterations for line in self.history.iterations[-2:]]
+        return counts[-1] > counts[0]
 
     def is_near(self, norm: float) -> bool:
         """Whether one Newton step from a gradient of that norm is meant to be the last."""

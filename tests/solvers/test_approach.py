@@ -4,7 +4,16 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from helpers import everywhere, random_control, random_problem, relative, uniform
+from helpers import (
+    everywhere,
+    l2_problem,
+    make_network,
+    random_control,
+    random_problem,
+    relative,
+    uniform,
+    width_space,
+)
 from mpi4py import MPI
 
 from fem_dnn.curvature_metric import FEW_CONTROLS
@@ -75,6 +84,32 @@ def test_is_the_same_on_any_number_of_ranks(monkeypatch: pytest.MonkeyPatch) -> 
         ends.append(everywhere(problem, solution.control))
         assert np.linalg.norm(ends[-1] - everywhere(problem, start)) > 0.1
     assert np.linalg.norm(ends[0] - ends[1]) < 1e-5 * np.linalg.norm(ends[1])
+
+
+def test_quasi_newton_steps_come_again_behind_a_saddle() -> None:
+    """Exact case 5 on more nodes: Newton's method ends at the straight path's saddle first."""
+    network = make_network(width_space(WORLD, 8), "resnet", "linear", points=uniform(1.0, 8))
+    f = np.full(8, 1.7)
+    problem = l2_problem(network, f, -f, kernel=0.1, bias=0.1, weight=2.0)
+    assert problem.controls.n_global >= FEW_CONTROLS
+    kept: list[Waypoint] = []
+    zero = problem.controls.constant()
+    solution = solve_newton(
+        problem, zero, Tolerances(rtol=1e-9), keep=lambda waypoint: kept.append(waypoint())
+    )
+    saddle = solve_newton(problem, zero, Tolerances(rtol=1e-9), escape=False)
+    # Turned in the width it is as good: the minimiser is degenerate.
+    assert solution.converged and solution.objective < saddle.objective - 1e-3
+    escapes = [waypoint.escapes for waypoint in kept]
+    left = escapes.index(1)
+    counts = [line.linear_iterations for line in solution.history]
+    assert counts[left] > 0 and counts[left + 1] == counts[left] < counts[-1]
+    for waypoint in kept[left:]:
+        resumed = solve_newton(
+            problem, zero, Tolerances(rtol=1e-9), resume=waypoint, keep=lambda _: None
+        )
+        assert len(resumed.history) == len(solution.history)
+        assert relative(resumed.objective, solution.objective) < 1e-10
 
 
 def test_a_waypoint_is_enough_to_go_on_from(monkeypatch: pytest.MonkeyPatch) -> None:
