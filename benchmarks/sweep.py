@@ -35,6 +35,11 @@ SIZES = [(64, 32, 32), (64, 64, 32), (128, 256, 32), (512, 512, 32), (1024, 512,
 """Nodes, samples, layers: the first is that of the problems in benchmarks/problems."""
 
 SCALE = 1.0
+
+PAUSE = 0.3
+"""Seconds before each measurement: a BLAS's idle threads look for work that long, and take the core
+that what is measured next needs."""
+
 DOCS = Path(__file__).parent.parent / "docs"
 
 
@@ -147,6 +152,7 @@ def measure(nodes: int, samples: int, layers: int, threads: int, rounds: int) ->
         for _ in range(rounds + 1):
             for name, (task, chosen) in tasks.items():
                 with suitable_threads(of) if chosen else nullcontext():
+                    time.sleep(PAUSE)
                     started = clock()
                     task()
                     times[name].append(clock() - started)
@@ -199,8 +205,9 @@ def page(rows: list[dict[str, Any]], rounds: int) -> str:
         "# Sweeps against the machine's limit",
         "",
         f"{rows[0]['layers']} layers, resnet, tanh, l2 loss, kernel and bias, double precision, "
-        f"one rank. Medians of {rounds} rounds, in each of which everything is measured in turn: "
-        "the machine's rate is that of as many matrix products nodes x nodes x samples as a "
+        f"one rank. Medians of {rounds} rounds, in each of which everything is measured in turn, "
+        f"{PAUSE} s after what was before, so that no thread still waits for more of that: the "
+        "machine's rate is that of as many matrix products nodes x nodes x samples as a "
         'gradient (state, adjoint and gradient) consists of; "of the machine" counts the '
         "6 nodes^2 samples layers operations of these alone, so time for tanh and for everything "
         "else counts against it. Plain NumPy is a loop over layers that gives the same objective "

@@ -203,8 +203,7 @@ class ControlSpace:
             if self.mask is None:
                 kernel = kernel.reshape(count, space.n_nodes, space.n_local)
             else:
-                packed, kernel = kernel, np.zeros((count, space.n_nodes, space.n_local))
-                kernel[:, self.mask] = packed.reshape(count, -1)
+                kernel = self._spread(kernel)
         if self.has_bias:
             bias = vector[self._rows["bias"]].reshape(count, space.n_local)
         if self.outputs:
@@ -213,6 +212,26 @@ class ControlSpace:
             if space.comm.size > 1:
                 offsets = space.comm.bcast(offsets, root=0)
         return ControlParts(kernel, bias, outputs, offsets)
+
+    @cached_property
+    def _unmasked(self) -> NDArray[np.intp]:
+        """Where the mask has its entries; an index is faster than the mask."""
+        assert self.mask is not None, "there is no mask"
+        return np.flatnonzero(self.mask)
+
+    def entries(self, kernel: Array) -> Array:
+        """The entries of a kernel [level, y, x] that are controls, as a vector holds them."""
+        if self.mask is None:
+            return kernel.reshape(-1)
+        return np.take(kernel.reshape(len(kernel), -1), self._unmasked, axis=1).reshape(-1)
+
+    def _spread(self, entries: Array) -> Array:
+        """The kernel of these entries, zero elsewhere."""
+        kernel = np.zeros((self.levels.count, self.space.n_nodes, self.space.n_local))
+        levels = entries.reshape(len(kernel), -1)
+        for level, values in zip(kernel.reshape(len(kernel), -1), levels, strict=True):
+            level[self._unmasked] = values
+        return kernel
 
     def room(self) -> ControlParts:
         """Parts to be filled, for `join` or `join_sums`, which then have little to copy."""
@@ -240,8 +259,7 @@ class ControlSpace:
         there = parts.vector is not None
         vector = np.empty(self.n_rows) if parts.vector is None else parts.vector
         if parts.kernel is not None and self.has_kernel and not (there and self.mask is None):
-            kernel = parts.kernel if self.mask is None else parts.kernel[:, self.mask]
-            vector[self._rows["kernel"]] = kernel.reshape(-1)
+            vector[self._rows["kernel"]] = self.entries(parts.kernel)
         if parts.bias is not None and self.has_bias and not there:
             vector[self._rows["bias"]] = parts.bias.reshape(-1)
         if parts.outputs is not None and parts.offsets is not None and self.outputs:

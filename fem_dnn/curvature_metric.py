@@ -179,8 +179,7 @@ class CurvatureMetric(CurvatureCoordinates):
     def _joined(self, parts: ControlParts, vector: Array) -> Array:
         """The vector whose parts have been changed; of a masked kernel they are no views."""
         if parts.kernel is not None and self.controls.mask is not None:
-            kernel = parts.kernel[:, self.controls.mask]
-            vector[self.controls.blocks["kernel"]] = kernel.reshape(-1)
+            vector[self.controls.blocks["kernel"]] = self.controls.entries(parts.kernel)
         return vector
 
 

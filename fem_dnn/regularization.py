@@ -86,9 +86,10 @@ class DerivativeForms:
         csr = (rows.indptr.astype(index), rows.indices.astype(index), rows.data)
         return PETSc.Mat().createAIJ(((n, N), (n, N)), csr=csr, comm=self.space.comm)
 
-    def along_depth(self, c: Array) -> Array:
-        """The depth form applied to the levels: same shape as c."""
-        return (self.depth @ c.reshape(len(c), -1)).reshape(c.shape)
+    def in_depth(self, weights: Weights) -> sparse.csr_array:
+        """lambda I plus gamma times the depth form, shape (levels, levels)."""
+        identity = sparse.eye_array(self.levels.count)
+        return sparse.csr_array(weights.tikhonov * identity + weights.depth * self.depth)
 
     def along_width(self, c: Array) -> Array:
         """The width form applied to x, and to y where c is a kernel [level, y, x] (collective)."""
@@ -107,15 +108,6 @@ class DerivativeForms:
         if c.ndim == 3:
             for level, kernel in zip(result, c, strict=True):
                 level += self.width @ kernel
-        return result
-
-    def apply(self, weights: Weights, c: Array) -> Array:
-        """gamma times the depth form and eta times the width form of c (collective)."""
-        result = np.zeros_like(c)
-        if weights.depth:
-            result += weights.depth * self.along_depth(c)
-        if weights.width:
-            result += weights.width * self.along_width(c)
         return result
 
 
@@ -185,23 +177,32 @@ class Regularization:
         present = {"kernel": self.controls.has_kernel, "bias": self.controls.has_bias}
         return {name: w for name, w in self.terms.items() if present[name] and w.smooth}
 
+    @cached_property
+    def _in_depth(self) -> Mapping[str, sparse.csr_array]:
+        """What acts on the levels of kernel and bias."""
+        return {name: self.forms.in_depth(weights) for name, weights in self.terms.items()}
+
+    def _apply(self, name: str, c: Array) -> Array:
+        """R'' on a kernel [level, y, x] or a bias [level, x] (collective)."""
+        result: Array = (self._in_depth[name] @ c.reshape(len(c), -1)).reshape(c.shape)
+        weight = self.terms[name].width
+        if weight:
+            result += weight * self.forms.along_width(c)
+        return result
+
     def action(self, control: Array) -> Array:
         """R'' applied to a control vector, which is also R'(control) (collective)."""
-        result = np.empty_like(control)
-        for name, part in self.controls.blocks.items():
-            result[part] = self.tikhonov[name] * control[part]
-        if self.smooth:
+        if not self.smooth:
+            result = np.empty_like(control)
+        else:
             parts = self.controls.split(control)
-            changes = {
-                name: self.forms.apply(weights, getattr(parts, name))
-                for name, weights in self.smooth.items()
-            }
-            packed = self.controls.join(
-                ControlParts(changes.get("kernel"), changes.get("bias"), None, None)
+            smooth = {name: self._apply(name, getattr(parts, name)) for name in self.smooth}
+            result = self.controls.join(
+                ControlParts(smooth.get("kernel"), smooth.get("bias"), None, None)
             )
-            for name in self.smooth:
-                block = self.controls.blocks[name]
-                result[block] += packed[block]
+        for name, block in self.controls.blocks.items():
+            if name not in self.smooth:
+                result[block] = self.tikhonov[name] * control[block]
         return result
 
     def add_action(self, control: Array, out: Array) -> None:
@@ -237,7 +238,5 @@ class Regularization:
             c: Its coordinates, whether it is a control or given.
         """
         weights = self.terms[name]
-        local = weights.tikhonov * float(np.sum(c * c))
-        if weights.smooth:
-            local += float(np.sum(c * self.forms.apply(weights, c)))
-        return 0.5 * float(self.controls.space.sum(np.array(local)))
+        product = self._apply(name, c) if weights.smooth else weights.tikhonov * c
+        return 0.5 * float(self.controls.space.sum(np.array(np.sum(c * product))))
