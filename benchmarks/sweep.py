@@ -36,10 +36,6 @@ SIZES = [(64, 32, 32), (64, 64, 32), (128, 256, 32), (512, 512, 32), (1024, 512,
 
 SCALE = 1.0
 
-PAUSE = 0.3
-"""Seconds before each measurement: a BLAS's idle threads look for work that long, and take the core
-that what is measured next needs."""
-
 DOCS = Path(__file__).parent.parent / "docs"
 
 
@@ -149,14 +145,15 @@ def measure(nodes: int, samples: int, layers: int, threads: int, rounds: int) ->
     with threadpool_limits(limits=threads, user_api="blas"):
         difference = check(of, control, plain)
         assert difference < 1e-12, difference
-        for _ in range(rounds + 1):
+        for _ in range(rounds):
             for name, (task, chosen) in tasks.items():
                 with suitable_threads(of) if chosen else nullcontext():
-                    time.sleep(PAUSE)
+                    # In the meantime the idle threads of what was before, which go on looking for
+                    # work and hold a core, have fallen asleep.
+                    task()
                     started = clock()
                     task()
                     times[name].append(clock() - started)
-        times = {name: values[1:] for name, values in times.items()}
     median = {name: statistics.median(values) for name, values in times.items()}
 
     def against(above: str, below: str) -> float:
@@ -206,7 +203,7 @@ def page(rows: list[dict[str, Any]], rounds: int) -> str:
         "",
         f"{rows[0]['layers']} layers, resnet, tanh, l2 loss, kernel and bias, double precision, "
         f"one rank. Medians of {rounds} rounds, in each of which everything is measured in turn, "
-        f"{PAUSE} s after what was before, so that no thread still waits for more of that: the "
+        "the second of two calls, so that no thread still waits for work of what was before: the "
         "machine's rate is that of as many matrix products nodes x nodes x samples as a "
         'gradient (state, adjoint and gradient) consists of; "of the machine" counts the '
         "6 nodes^2 samples layers operations of these alone, so time for tanh and for everything "

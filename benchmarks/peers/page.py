@@ -69,13 +69,18 @@ Versions: {versions}; fem-dnn at the commits {revisions}.
 REASONS = """## Where the aim is not reached, and the next ideas
 
 - *What is left at 64 nodes.* `newton` takes 300 to 900 sweeps, the peers 1 300 to 4 500. Of its
-  time the sweeps are about a half (profiled on `circles_1e-2`), and these run at half the machine's
-  rate; a quarter goes into two passes over eight remembered pairs of vectors of controls, which do
-  not fit into the cache, the rest into the metric. Pairs in the few coordinates that the states
-  span do not serve: 1.5 to 4.5 times as much work was needed. Next: sweeps and pairs in single
-  precision until the gradient has fallen to 1e-4.
-- *Newton's last step* takes a tenth of the work. Next: what has been learned as a preconditioner
-  for its conjugate gradients.
+  time on `circles_1e-3` the objectives and gradients are a third, and run at half the machine's
+  rate; two fifths are directions (the metric's inverse, and two passes over eight remembered pairs
+  of vectors of controls, which do not fit into the cache), a sixth makes metrics, a tenth is
+  Newton's last step. Pairs in the few coordinates that the states span do not serve: 1.5 to 4.5
+  times as much work was needed. Sweeps in single precision would serve until the gradient has
+  fallen to some 1e-3, which is half of the steps: by estimate a tenth of the time. Next: the
+  metric in single precision, as it shapes directions only; with derivatives in depth penalised, its two products
+  along the depth in one.
+- *The coarsest networks.* At 4 and 8 nodes the whole solve takes less than 0.1 s, mostly Python's
+  own: CasADi takes as little at 4 nodes, and a fiftieth of its time at 8 would be 20 ms. Next:
+  whole stretches of steps in C.
+- *Newton's last step.* Next: what has been learned as a preconditioner for its conjugate gradients.
 - *Gram form.* Its metric is that of L2, in which quasi-Newton steps save nothing. Next: the
   pointwise term, K + K D K at every node, inverted there too.
 """
