@@ -30,7 +30,7 @@ from fem_dnn.errors import FemDnnError
 from fem_dnn.problem import LearningProblem, Linearisation
 from fem_dnn.riesz import RieszMap
 from fem_dnn.solvers import Tolerances, solve_newton
-from fem_dnn.solvers.petsc import PREFIX, original_errors
+from fem_dnn.solvers.petsc import PREFIX, original_errors, read_options
 from fem_dnn.solvers.tail import problem_from
 
 Array = NDArray[np.float64]
@@ -96,7 +96,8 @@ def control_change(
         ksp.getPC().setType(PETSc.PC.Type.NONE)
         ksp.setTolerances(rtol=rtol, atol=1e-300, max_it=max_products)
         ksp.setOptionsPrefix(f"{PREFIX}feedback_")
-        ksp.setFromOptions()
+        with read_options():
+            ksp.setFromOptions()
         with original_errors():
             ksp.solve(b, x)
         reason = ksp.getConvergedReason()

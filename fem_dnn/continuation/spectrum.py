@@ -18,7 +18,7 @@ from fem_dnn.problem import Linearisation
 from fem_dnn.riesz import RieszMap
 from fem_dnn.slab import SlabFailure
 from fem_dnn.solvers.curvature import Eigenpair, choose_davidson
-from fem_dnn.solvers.petsc import PREFIX, original_errors
+from fem_dnn.solvers.petsc import PREFIX, original_errors, read_options
 
 Array = NDArray[np.float64]
 
@@ -98,7 +98,8 @@ def _davidson(at: Linearisation, known: Inertia, count: int) -> list[Eigenpair]:
         eps.setConvergenceTest(SLEPc.EPS.Conv.ABS)
         eps.setInitialSpace(vectors)
         eps.setOptionsPrefix(PREFIX)
-        eps.setFromOptions()
+        with read_options():
+            eps.setFromOptions()
         with original_errors():
             eps.solve()
         found = []

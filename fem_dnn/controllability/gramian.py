@@ -26,7 +26,7 @@ from slepc4py import SLEPc
 from fem_dnn.controllability.end_point import EndPointMap
 from fem_dnn.gram_factor import GramFactor
 from fem_dnn.problem import Linearisation
-from fem_dnn.solvers.petsc import PREFIX, original_errors
+from fem_dnn.solvers.petsc import PREFIX, original_errors, read_options
 
 Array = NDArray[np.float64]
 
@@ -214,7 +214,8 @@ def _krylov(
         eps.setTolerances(tol=tolerance, max_it=restarts)
         eps.setConvergenceTest(SLEPc.EPS.Conv.ABS)
         eps.setOptionsPrefix(PREFIX)
-        eps.setFromOptions()
+        with read_options():
+            eps.setFromOptions()
         with original_errors():
             eps.solve()
         for i in range(min(eps.getConverged(), wanted)):

@@ -28,7 +28,7 @@ from fem_dnn.curvature_metric import curvature_coordinates, why_not
 from fem_dnn.problem import Coordinates, Linearisation, Metric
 from fem_dnn.riesz import RieszMap
 from fem_dnn.slab import SlabFailure
-from fem_dnn.solvers.petsc import PREFIX, PetscProblem, original_errors
+from fem_dnn.solvers.petsc import PREFIX, PetscProblem, original_errors, read_options
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -283,7 +283,8 @@ def _extreme(
         eps.setConvergenceTest(wanted.convergence)
         eps.setInitialSpace(vector)
         eps.setOptionsPrefix(PREFIX)
-        eps.setFromOptions()
+        with read_options():
+            eps.setFromOptions()
         try:
             with original_errors():
                 eps.solve()

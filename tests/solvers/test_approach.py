@@ -135,6 +135,9 @@ def test_options_of_petsc_keep_their_meaning() -> None:
     with pytest.raises(BadInput):
         solve_newton(problem, start, options={"snes_nonsense": 1}, report=lines.append)
     assert len(lines) == 1
+    # Those of the eigensolver that looks at the curvature in the end.
+    with pytest.raises(BadInput, match="PETSc refuses"):
+        solve_newton(problem, start, options={"eps_gd_plusk": 1})
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
