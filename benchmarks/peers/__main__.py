@@ -120,7 +120,7 @@ TABLES = {
         ),
         SOLVERS,
         runs=1,
-        limit=60.0,
+        limit=420.0,
         random=False,
     ),
     "costs": Table(

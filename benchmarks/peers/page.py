@@ -68,9 +68,9 @@ Versions: {versions}; fem-dnn at the commits {revisions}.
 
 REASONS = """## Where the aim is not reached, and the next ideas
 
-- *What is left at 64 nodes.* `newton` takes 300 to 900 sweeps, the peers 1 300 to 4 500. Of its
-  time on `circles_1e-3` the objectives and gradients are a third, and run at half the machine's
-  rate; two fifths are directions (the metric's inverse, and two passes over eight remembered pairs
+- *What is left at 64 nodes.* `newton` takes far fewer sweeps than the peers, but pays more for
+  each. Of its time on `circles_1e-3` the objectives and gradients are a third, and run at half the
+  machine's rate; two fifths are directions (the metric's inverse, and two passes over eight remembered pairs
   of vectors of controls, which do not fit into the cache), a sixth makes metrics, a tenth is
   Newton's last step. Pairs in the few coordinates that the states span do not serve: 1.5 to 4.5
   times as much work was needed. Sweeps in single precision would serve until the gradient has

@@ -118,7 +118,8 @@ class Solver(Section):
     each with all width nodes distributed over its own ranks; a divisor of the number of ranks, at
     most one per sample. Not for the Gram form nor for all-at-once, sweep and layerwise, which have
     one group. auto: the number that moves the fewest numbers between ranks (docs/parallel.md); 1
-    for newton without bounds and penalised derivatives, whose steps are measured by all samples."""
+    for newton where steps are measured by all samples: without bounds and without derivatives
+    penalised in width, or in depth with a mask."""
     nested: CountOrZero = 0
     """Coarser meshes to solve on first: cells and layers are halved so many times (those of a mesh
     file are kept, its layers halved), the coarsest is solved from the initial guess, and every
