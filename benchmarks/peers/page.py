@@ -69,14 +69,14 @@ Versions: {versions}; fem-dnn at the commits {revisions}.
 REASONS = """## Where the aim is not reached, and the next ideas
 
 - *What is left at 64 nodes.* `newton` takes far fewer sweeps than the peers, but pays more for
-  each. Of its time on `circles_1e-3` the objectives and gradients are a third, and run at half the
-  machine's rate; two fifths are directions (the metric's inverse, and two passes over eight remembered pairs
-  of vectors of controls, which do not fit into the cache), a sixth makes metrics, a tenth is
-  Newton's last step. Pairs in the few coordinates that the states span do not serve: 1.5 to 4.5
-  times as much work was needed. Sweeps in single precision would serve until the gradient has
-  fallen to some 1e-3, which is half of the steps: by estimate a tenth of the time. Next: the
-  metric in single precision, as it shapes directions only; with derivatives in depth penalised, its
-  two products along the depth in one.
+  each. Of its time on `circles_1e-3` the objectives and gradients are a third, and run at half
+  the machine's rate; two fifths are directions (the metric's inverse, and two passes over eight
+  remembered pairs of vectors of controls, which do not fit into the cache), a sixth makes
+  metrics, a tenth is Newton's last step. Pairs in the few coordinates that the states span do not
+  serve: 1.5 to 4.5 times as much work was needed. Sweeps in single precision would serve until
+  the gradient has fallen to some 1e-3, which is half of the steps: by estimate a tenth of the
+  time. Next: the metric in single precision, as it shapes directions only; with derivatives in
+  depth penalised, its two products along the depth in one.
 - *The coarsest networks.* At 4 and 8 nodes the whole solve takes less than 0.1 s, mostly Python's
   own: CasADi takes as little at 4 nodes, and a fiftieth of its time at 8 would be 20 ms. Next:
   whole stretches of steps in C.
