@@ -96,8 +96,7 @@ def control_change(
         ksp.getPC().setType(PETSc.PC.Type.NONE)
         ksp.setTolerances(rtol=rtol, atol=1e-300, max_it=max_products)
         ksp.setOptionsPrefix(f"{PREFIX}feedback_")
-        with read_options():
-            ksp.setFromOptions()
+        read_options(ksp)
         with original_errors():
             ksp.solve(b, x)
         reason = ksp.getConvergedReason()

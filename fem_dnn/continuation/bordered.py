@@ -130,8 +130,7 @@ class BorderedSolver:
         length = comm.allreduce(min(LONGEST_BASIS, max(30, affordable)), op=MPI.MIN)
         self._ksp.setType(PETSc.KSP.Type.GMRES)
         self._ksp.setGMRESRestart(min(length, size[1]))
-        with read_options():
-            self._ksp.setFromOptions()
+        read_options(self._ksp)
 
     def solve(self, system: Bordered, right: Place, rtol: float) -> Place:
         """Solve a bordered system to a relative residual, or as far as GMRES gets (collective).

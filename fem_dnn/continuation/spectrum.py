@@ -98,8 +98,7 @@ def _davidson(at: Linearisation, known: Inertia, count: int) -> list[Eigenpair]:
         eps.setConvergenceTest(SLEPc.EPS.Conv.ABS)
         eps.setInitialSpace(vectors)
         eps.setOptionsPrefix(PREFIX)
-        with read_options():
-            eps.setFromOptions()
+        read_options(eps)
         with original_errors():
             eps.solve()
         found = []

@@ -214,8 +214,7 @@ def _krylov(
         eps.setTolerances(tol=tolerance, max_it=restarts)
         eps.setConvergenceTest(SLEPc.EPS.Conv.ABS)
         eps.setOptionsPrefix(PREFIX)
-        with read_options():
-            eps.setFromOptions()
+        read_options(eps)
         with original_errors():
             eps.solve()
         for i in range(min(eps.getConverged(), wanted)):

@@ -84,8 +84,7 @@ class HessianSolve:
         self.ksp = PETSc.KSP().create(petsc.comm)
         self.ksp.setOptionsPrefix(PREFIX)
         self.ksp.setOperators(petsc.hessian)
-        with read_options():
-            self.ksp.setFromOptions()
+        read_options(self.ksp)
 
     def control_step(self, y: PETSc.Vec) -> Array:
         """The change of the control that a vector stands for."""
@@ -222,8 +221,7 @@ def deflated_newton(
         snes.setTolerances(max_it=max_iterations)
         snes.setMaxFunctionEvaluations(1_000_000)
         snes.setConvergenceTest(convergence)
-        with read_options():
-            snes.setFromOptions()
+        read_options(snes)
         options.require_read()
         if not options.given("ksp_rtol"):
             inner.ksp.setTolerances(rtol=FORCING)

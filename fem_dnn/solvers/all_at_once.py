@@ -55,8 +55,7 @@ def _descend(descent: Descent) -> tuple[Linearisation, str]:
         snes.setPythonContext(method)
         snes.setFunction(method.function, f)
         snes.setJacobian(method.jacobian, system.matrix, system.matrix)
-        with read_options():
-            snes.setFromOptions()
+        read_options(snes)
         if snes.getType() != PETSc.SNES.Type.PYTHON:
             raise BadInput(None, "PETSc option -snes_type", "all-at-once brings its own type")
         descent.options.require_read()

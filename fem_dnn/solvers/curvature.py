@@ -283,8 +283,7 @@ def _extreme(
         eps.setConvergenceTest(wanted.convergence)
         eps.setInitialSpace(vector)
         eps.setOptionsPrefix(PREFIX)
-        with read_options():
-            eps.setFromOptions()
+        read_options(eps)
         try:
             with original_errors():
                 eps.solve()

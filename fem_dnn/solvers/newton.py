@@ -149,8 +149,7 @@ def _by_snes(descent: Descent) -> tuple[Linearisation, str]:
         if petsc.riesz is not None:
             snes.setConvergenceTest(l2_convergence)
         descent.options.suggest("snes_tr_delta0", descent.radius or _first_radius(descent))
-        with read_options():
-            snes.setFromOptions()
+        read_options(snes)
         descent.options.require_read()
         if descent.start.gradient_norm <= target:
             return descent.outcome(descent.start, "")

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -316,15 +317,21 @@ def inserted_options(
             options.delValue(name)
 
 
-@contextmanager
-def read_options() -> Iterator[None]:
-    """Where a PETSc object reads its options: a value that it refuses is the user's mistake.
+class HasOptions(Protocol):
+    """An object of PETSc's or SLEPc's that reads options."""
+
+    def setFromOptions(self) -> None:
+        """Read them."""
+
+
+def read_options(thing: HasOptions) -> None:
+    """Let a PETSc object read its options: a value that it refuses is the user's mistake.
 
     Raises:
         BadInput: PETSc does not take a value.
     """
     try:
-        yield
+        thing.setFromOptions()
     except PETSc.Error as problem:
         raise BadInput(
             None,

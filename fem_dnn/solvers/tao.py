@@ -137,8 +137,7 @@ def descend_by_tao(
             tao.setInitialTrustRegionRadius(descent.radius)
         tao.setMonitor(monitor)
         tao.setSolution(x)
-        with read_options():
-            tao.setFromOptions()
+        read_options(tao)
         if bounds:
             tao.setVariableBounds(bounds)
         if petsc.riesz is not None or bounds:
