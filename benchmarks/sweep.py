@@ -35,7 +35,6 @@ SIZES = [(64, 32, 32), (64, 64, 32), (128, 256, 32), (512, 512, 32), (1024, 512,
 """Nodes, samples, layers: the first is that of the problems in benchmarks/problems."""
 
 SCALE = 1.0
-
 DOCS = Path(__file__).parent.parent / "docs"
 
 
@@ -148,8 +147,8 @@ def measure(nodes: int, samples: int, layers: int, threads: int, rounds: int) ->
         for _ in range(rounds):
             for name, (task, chosen) in tasks.items():
                 with suitable_threads(of) if chosen else nullcontext():
-                    # In the meantime the idle threads of what was before, which go on looking for
-                    # work and hold a core, have fallen asleep.
+                    # Idle threads of what was before go on looking for work and hold a core. When
+                    # a first call ends they sleep.
                     task()
                     started = clock()
                     task()

@@ -200,10 +200,12 @@ class ControlSpace:
         kernel = bias = outputs = offsets = None
         if self.has_kernel:
             kernel = vector[self._rows["kernel"]]
+            everywhere = (count, space.n_nodes, space.n_local)
             if self.mask is None:
-                kernel = kernel.reshape(count, space.n_nodes, space.n_local)
+                kernel = kernel.reshape(everywhere)
             else:
-                kernel = self._spread(kernel)
+                packed, kernel = kernel, np.zeros(everywhere)
+                self.place(packed, kernel)
         if self.has_bias:
             bias = vector[self._rows["bias"]].reshape(count, space.n_local)
         if self.outputs:
@@ -225,13 +227,13 @@ class ControlSpace:
             return kernel.reshape(-1)
         return np.take(kernel.reshape(len(kernel), -1), self._unmasked, axis=1).reshape(-1)
 
-    def _spread(self, entries: Array) -> Array:
-        """The kernel of these entries, zero elsewhere."""
-        kernel = np.zeros((self.levels.count, self.space.n_nodes, self.space.n_local))
+    def place(self, entries: Array, kernel: Array) -> None:
+        """Write such entries into a contiguous kernel [level, y, x], whose others stay."""
+        assert kernel.flags.c_contiguous, "a reshaped copy would be written to"
+        where = slice(None) if self.mask is None else self._unmasked
         levels = entries.reshape(len(kernel), -1)
         for level, values in zip(kernel.reshape(len(kernel), -1), levels, strict=True):
-            level[self._unmasked] = values
-        return kernel
+            level[where] = values
 
     def room(self) -> ControlParts:
         """Parts to be filled, for `join` or `join_sums`, which then have little to copy."""

@@ -88,8 +88,10 @@ class DerivativeForms:
 
     def in_depth(self, weights: Weights) -> sparse.csr_array:
         """lambda I plus gamma times the depth form, shape (levels, levels)."""
-        identity = sparse.eye_array(self.levels.count)
-        return sparse.csr_array(weights.tikhonov * identity + weights.depth * self.depth)
+        form = weights.tikhonov * sparse.eye_array(self.levels.count)
+        if weights.depth:
+            form = form + weights.depth * self.depth
+        return sparse.csr_array(form)
 
     def along_width(self, c: Array) -> Array:
         """The width form applied to x, and to y where c is a kernel [level, y, x] (collective)."""

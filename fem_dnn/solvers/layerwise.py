@@ -123,12 +123,8 @@ class _Layers:
         controls, levels = self.problem.controls, self.problem.network.levels.of_slab(n)
         part = slice(levels.start, levels.stop)
         if controls.has_kernel and self.weights.operator is not None:
-            kernel = self.weights.operator.coefficients[part]
             packed = control[controls.blocks["kernel"]].reshape(self.count, -1)[part]
-            if controls.mask is None:
-                kernel[...] = packed.reshape(kernel.shape)
-            else:
-                kernel[:, controls.mask] = packed
+            controls.place(packed, self.weights.operator.coefficients[part])
         if controls.has_bias and self.weights.bias is not None:
             packed = control[controls.blocks["bias"]].reshape(self.count, -1)[part]
             self.weights.bias[part, :, 0] = packed / controls.bias_scale[part]
@@ -147,7 +143,7 @@ class _Layers:
         if controls.has_kernel and self.weights.operator is not None and gathered is not None:
             for i, level in enumerate(levels):
                 kernel = self.weights.operator.outer(level, w * q[i], gathered[i])
-                parts.append(kernel.ravel() if controls.mask is None else kernel[controls.mask])
+                parts.append(controls.entries(kernel[None]))
         if controls.has_bias:
             scale = controls.bias_scale[levels.start : levels.stop]
             parts.append((scale * (q @ w)).ravel())
