@@ -1,0 +1,116 @@
+"""Pages of measurements: what they conclude, and that each is the page of its stored record."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from benchmarks import sweep_page
+from benchmarks.markdown import duration, number, span, table
+from benchmarks.revision import measured_with, revision
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+
+
+def stored(name):
+    return json.loads((DOCS / f"{name}.json").read_text())
+
+
+class TestMarkdown:
+    def test_sets_numbers_flush_right_behind_the_text(self):
+        lines = table(["a", "b"], [["x", "1"]], text=1).splitlines()
+        assert lines == ["| a | b |", "| --- | ---: |", "| x | 1 |"]
+
+    def test_writes_numbers(self):
+        assert number(1234567.0) == "1 234 567"
+        assert span([3, 1200, 7]) == "3 to 1 200"
+        assert span([1.01, 0.99], ".1f") == "1.0"
+        assert [duration(t) for t in (0.0123456, 0.9996, 12.0)] == ["12.3 ms", "1 s", "12 s"]
+
+
+class TestRevision:
+    def test_is_the_last_commit_that_has_changed_the_package(self, tmp_path):
+        def git(*arguments):
+            who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+            command = ["git", "-C", str(tmp_path), *who, *arguments]
+            return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+        assert revision(tmp_path) == ""
+        git("init", "-q")
+        (tmp_path / "fem_dnn").mkdir()
+        (tmp_path / "fem_dnn" / "a.py").write_text("1")
+        git("add", "."), git("commit", "-qm", "one")
+        first = git("rev-parse", "--short", "HEAD").strip()
+        (tmp_path / "page.md").write_text("2")
+        git("add", "."), git("commit", "-qm", "two")
+        assert revision(tmp_path) == first
+        (tmp_path / "fem_dnn" / "a.py").write_text("3")
+        assert revision(tmp_path) == first + "-dirty"
+        git("tag", "v1"), git("commit", "-qam", "three")
+        assert revision(tmp_path).startswith("v1-1-g")
+
+    def test_a_page_says_what_its_rows_do_not_name(self):
+        named = {"version": "0.1.0", "revision": "abc"}
+        assert measured_with([named, named]) == "fem-dnn 0.1.0 at abc"
+        assert "1 of 2 rows" in measured_with([named, {}])
+        assert "does not name" in measured_with([{"version": "0.1.0"}])
+
+
+def sweep_row(**more):
+    return {
+        "nodes": 512,
+        "samples": 512,
+        "layers": 32,
+        "threads": 1,
+        "gigaflops": 40.0,
+        "gradient": 0.8,
+        "plain": 1.0,
+        "product": 1.5,
+        "gradient_share": 0.81,
+        "plain_share": 0.7,
+        "product_to_gradient": 1.9,
+        "difference": 1e-15,
+        "load": 0.1,
+        "gradient_needs": 100.0,
+        "gradient_peak": 129.0,
+        "product_needs": 100.0,
+        "product_peak": 102.0,
+    } | more
+
+
+class TestSweepPage:
+    def page(self, *rows):
+        return sweep_page.page({"rounds": 3, "rows": list(rows)})
+
+    def test_reaches_what_is_aimed_at(self):
+        text = self.page(sweep_row())
+        assert text.count("| reached |") == 1
+        assert "Every aim is reached" in text
+
+    @pytest.mark.parametrize(
+        ("more", "said"),
+        [
+            ({"gradient_share": 0.799}, "rate 79.9%"),
+            ({"product_to_gradient": 2.21}, "product 2.21"),
+            ({"gradient_peak": 131.0}, "memory 1.31"),
+            ({"product_peak": 140.0}, "memory 1.40"),
+        ],
+    )
+    def test_says_what_is_missed(self, more, said):
+        assert f"**not reached**: {said} |" in self.page(sweep_row(**more))
+
+    def test_gives_both_rates_where_both_are_known(self):
+        assert "| ? |" in self.page(sweep_row())
+        text = self.page(sweep_row(square_gigaflops=50.0))
+        share = 6 * 512**3 * 32 / 0.8 / 50e9
+        assert f"| 81.0% | {share:.1%} |" in text and "?" not in text
+
+    def test_blames_a_single_thread_only_where_the_machine_gains_by_a_second(self):
+        size = {"nodes": 128, "samples": 256, "gradient_share": 0.45}
+        one, two = sweep_row(**size), sweep_row(**size, threads=2, gigaflops=70.0)
+        assert "*One thread where there are more* (128 x 256 on 2 threads)" in self.page(one, two)
+        assert "*One thread" not in self.page(one, two | {"gigaflops": 41.0})
+
+    def test_the_page_is_that_of_the_record(self):
+        assert (DOCS / "sweep.md").read_text() == sweep_page.page(stored("sweep"))
