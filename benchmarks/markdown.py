@@ -16,9 +16,14 @@ def number(value: float) -> str:
     return f"{value:,.0f}".replace(",", " ")
 
 
+def digits(value: float) -> str:
+    """To three digits; whole from a thousand on."""
+    return f"{value:.3g}" if value < 999.5 else f"{value:.0f}"
+
+
 def duration(seconds: float) -> str:
-    """In ms below a second, in s from there on, to three digits."""
-    return f"{1e3 * seconds:.3g} ms" if seconds < 0.9995 else f"{seconds:.3g} s"
+    """In ms below a second, in s from there on."""
+    return f"{digits(1e3 * seconds)} ms" if seconds < 0.9995 else f"{digits(seconds)} s"
 
 
 def span(values: Iterable[float], form: str = "") -> str:

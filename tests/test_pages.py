@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import sweep_page
+from benchmarks import sweep_page, width_aims, width_page
 from benchmarks.markdown import duration, number, span, table
 from benchmarks.revision import measured_with, revision
 
@@ -114,3 +114,82 @@ class TestSweepPage:
 
     def test_the_page_is_that_of_the_record(self):
         assert (DOCS / "sweep.md").read_text() == sweep_page.page(stored("sweep"))
+
+
+def solve_row(nodes, seconds, **more):
+    return {
+        "measure": "solve",
+        "nodes": nodes,
+        "processor_seconds": seconds,
+        "seconds": seconds,
+        "converged": True,
+        "iterations": 5,
+        "hessian_products": 20,
+        "control_gigabytes": 8e-9 * nodes * 16 * 32,
+        "peak_gigabytes": 0.2 + 1e-4 * nodes,
+        "gflops": 45.0,
+    } | more
+
+
+def product_row(nodes, growth, **more):
+    return {
+        "measure": "product",
+        "nodes": nodes,
+        "beside": nodes // 2,
+        "product": 1.0,
+        "product_beside": 0.5,
+        "growth": growth,
+        "gflops": 45.0,
+    } | more
+
+
+def width_record(*rows):
+    settings = {"samples": 16, "layers": 32, "penalty": 0.1, "rtol": 1e-6, "rounds": 5}
+    return settings | {"rows": list(rows)}
+
+
+class TestWidthPage:
+    def verdict(self, record, what):
+        (table,) = width_aims.verdicts(record)
+        (line,) = (line for line in table.splitlines() if line.startswith(f"| {what}"))
+        return line
+
+    def test_growth_counts_from_the_first_width_of_the_aim_to_the_last(self):
+        before = product_row(1000, 3.0)
+        record = width_record(before, product_row(2000, 2.1), product_row(300_000, 2.0))
+        assert "2.10 to 300 000 nodes | reached |" in self.verdict(record, "cost of a product")
+        record = width_record(product_row(2000, 2.21), product_row(300_000, 2.0))
+        assert "**not reached**" in self.verdict(record, "cost of a product")
+        record = width_record(product_row(2000, 2.0), product_row(4000, 2.0))
+        assert "open: measured to 4 000 nodes only" in self.verdict(record, "cost of a product")
+
+    def test_steps_grow_among_solves_of_one_size(self):
+        few = {"layers": 8}
+        record = width_record(
+            solve_row(1000, 1.0),
+            solve_row(4000, 4.41),
+            solve_row(150_000, 100.0, **few),
+            solve_row(300_000, 190.0, **few),
+            solve_row(300_000, 500.0, at_once=6),
+        )
+        growths = width_aims.step_growths(record)
+        assert growths == pytest.approx({4000: 2.1, 300_000: 1.9})
+        assert "2.10 to 300 000 nodes | reached |" in self.verdict(record, "cost of a Newton step")
+
+    def test_finds_what_memory_no_width_changes(self):
+        record = width_record(solve_row(1000, 1.0), solve_row(4000, 4.0), solve_row(9000, 9.0))
+        constant, factor = width_aims.constant_and_factor(record)
+        must = width_aims.needed(record, solve_row(1000, 1.0))
+        assert constant == pytest.approx(0.2)
+        assert factor == pytest.approx(0.1 / must)
+
+    def test_minutes_and_memory_are_held_against_the_aims(self):
+        record = width_record(solve_row(100_000, 599.0, peak_gigabytes=1.31 * 4.5824))
+        assert "| reached |" in self.verdict(record, "100 000 nodes")
+        text = width_page.page(record)
+        assert "| 1.31 | **not reached** |" in text
+        record = width_record(solve_row(100_000, 601.0))
+        assert "**not reached**" in self.verdict(record, "100 000 nodes")
+
+    def test_the_page_is_that_of_the_record(self):
+        assert (DOCS / "width.md").read_text() == width_page.page(stored("width"))
