@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import sweep_page, width_aims, width_page
+from benchmarks import parallel_page, sweep_page, two_ranks_page, width_aims, width_page
 from benchmarks.markdown import duration, number, span, table
 from benchmarks.revision import measured_with, revision
 
@@ -193,3 +193,62 @@ class TestWidthPage:
 
     def test_the_page_is_that_of_the_record(self):
         assert (DOCS / "width.md").read_text() == width_page.page(stored("width"))
+
+
+def parallel_row(nodes, samples, rows, shares, **more):
+    row = {"nodes": nodes, "samples": samples, "layers": 8, "rounds": 3, "load": 1.0, "cores": 2}
+    for clock in ("", " processor"):
+        row |= {f"rate {name}{clock}": 4e10 for name in ("one", "two")}
+        for what in ("gradient", "hessian"):
+            row[f"alone {what}{clock}"] = 2.0
+            for mode, speedup in (("width", rows), ("samples", shares)):
+                row[f"{mode} {what}{clock}"] = 2.0 / speedup
+                row[f"{mode} {what} speedup{clock}"] = speedup
+    return row | more
+
+
+def solves(*sweeps):
+    common = {"problem": "circles_1e-3", "objective": 0.1, "iterations": 9, "gradients": 5}
+    common |= {"hessian_products": 3, "version": "0.1.0", "revision": "abc"}
+    return [
+        common | {"asked": asked, "groups": groups, "sweeps": count}
+        for asked, groups, count in zip(("auto", "2"), (1, 2), sweeps, strict=True)
+    ]
+
+
+class TestParallelPage:
+    def section(self, *rows, **more):
+        return "\n".join(two_ranks_page.two_ranks({"rows": list(rows)} | more))
+
+    def test_holds_both_ways_against_the_aim(self):
+        text = self.section(parallel_row(1024, 512, 1.849, 1.85))
+        lines = [line for line in text.splitlines() if line.startswith(("| rows", "| samples"))]
+        assert [line.split(" | ")[-1] for line in lines] == ["**not reached** |"] * 2 + [
+            "reached |"
+        ] * 2
+        assert "by itself it has 1.85 and 1.85" in text and "*Rows.*" in text
+        assert "*Rows.*" not in self.section(parallel_row(1024, 512, 1.86, 1.9))
+
+    def test_says_which_way_auto_goes(self):
+        wide, many = parallel_row(1024, 512, 1.6, 1.9), parallel_row(256, 512, 1.4, 1.9)
+        text = self.section(wide, many)
+        assert "rows for 1 024, 512, 8, and samples for 256, 512, 8" in text
+        assert "*The choice of `auto`.* On 1 024, 512, 8 it shares rows" in text
+
+    def test_says_what_groups_cost_newton(self):
+        row = parallel_row(1024, 512, 1.6, 1.9)
+        text = self.section(row, solves=solves(500, 6000))
+        assert "12 times as many sweeps" in text and "| 2 | 2 | 9 | 5 | 3 | 6 000 | 0.1 |" in text
+        assert "times as many sweeps" not in self.section(row)
+
+    def test_says_how_far_the_model_is_off(self):
+        pairs = {("width", "gradient"): [(0.7, 1.0)], ("samples", "gradient"): [(1.8, 2.0)]}
+        assert parallel_page.bias(pairs, "width") == [0.7]
+        told = parallel_page._optimism(pairs)
+        assert "too short:** 0.70 to 0.90 of what was measured, 0.70 by rows" in told
+        assert "off either way" in parallel_page._optimism(
+            pairs | {("samples", "gradient"): [(2.2, 2.0)]}
+        )
+
+    def test_the_page_is_that_of_the_record(self):
+        assert (DOCS / "parallel.md").read_text() == parallel_page.page(stored("parallel"))
