@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import parallel_page, sweep_page, two_ranks_page, width_aims, width_page
+from benchmarks import parallel_page, robustness, sweep_page, two_ranks_page, width_aims, width_page
 from benchmarks.markdown import duration, number, span, table
 from benchmarks.revision import measured_with, revision
 
@@ -252,3 +252,28 @@ class TestParallelPage:
 
     def test_the_page_is_that_of_the_record(self):
         assert (DOCS / "parallel.md").read_text() == parallel_page.page(stored("parallel"))
+
+
+class TestRobustnessPage:
+    def solved(self, method, seed, sweeps):
+        return {
+            "problem": "sine",
+            "method": method,
+            "seed": seed,
+            "converged": True,
+            "iterations": 9,
+            "sweeps": sweeps,
+            "objective": 0.1,
+            "version": "0.1.0",
+        }
+
+    def test_compares_work_from_the_same_starts(self):
+        newtons = [self.solved("newton", seed, work) for seed, work in enumerate((900, 100, 50))]
+        rest = self.solved("lbfgs", 0, 1300)
+        text = robustness.page([*newtons, rest])
+        assert "| sine | newton | 3 | 100% | 100% | 9 | 100 |  | 0.1, 0.1, 0.1 |" in text
+        assert "| sine | lbfgs | 1 | 100% | 100% | 9 | 1 300 | 900 | 0.1, 0.1, 0.1 |" in text
+        assert "fem-dnn 0.1.0 at a commit that the record does not name" in text
+
+    def test_the_page_is_that_of_the_record(self):
+        assert (DOCS / "robustness.md").read_text() == robustness.page(stored("robustness"))

@@ -31,8 +31,9 @@ COSTS = {
 
 HEAD = """# Beside the peers
 
-Made by `python3 -m benchmarks.peers TABLE` (TABLE: solves, tiny, wide, costs); do not edit. All
-runs are in [peers.json](peers.json).
+Made by `python3 -m benchmarks.peers TABLE` (TABLE: solves, tiny, wide, costs; page: none, only this
+page anew), which any Python from 3.11 starts outside of the environment; do not edit. All runs are
+in [peers.json](peers.json).
 
 Everybody solves the same discretised problem, from the same controls, to the same accuracy. Each
 peer reads it as arrays (`benchmarks/peers/discrete.py`) and is measured only where its objective
