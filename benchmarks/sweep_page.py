@@ -122,7 +122,8 @@ def _without_square(rows: Iterable[Row]) -> str:
         return ""
     return (
         " Rows with a question mark are older than the measurement of square products; the last "
-        "table of [peers](peers.md) has both, in another session."
+        "table of [peers](peers.md) has a gradient's part of theirs, from another session: it is "
+        "smaller, since square products run faster."
     )
 
 

@@ -1,6 +1,7 @@
 """Pages of measurements: what they conclude, and that each is the page of its stored record."""
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -30,6 +31,7 @@ class TestMarkdown:
 
 
 class TestRevision:
+    @pytest.mark.skipif(shutil.which("git") is None, reason="there is no git")
     def test_is_the_last_commit_that_has_changed_the_package(self, tmp_path):
         def git(*arguments):
             who = ["-c", "user.name=a", "-c", "user.email=a@b"]
