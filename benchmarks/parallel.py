@@ -1,13 +1,14 @@
 """Gradients and Hessian products on two ranks against one. Writes docs/parallel.md, .json, .png.
 
-    python3 -m benchmarks.parallel [--sizes N,S,L ...] [--rounds K]
+    environment/enter python3 -m benchmarks.parallel [--sizes N,S,L ...] [--rounds K] [--page]
 
 Starts two ranks, each with one BLAS thread. In every round, one after the other: one rank works
 alone while the other sleeps; both share the rows; both share the samples; and matrix products of
 the sweep's own shape, on one rank alone and on both at the same time, which says what two ranks can
 gain on this machine at best. Processor times are of runs in which ranks meet asleep before they
-exchange: on a shared machine too they say what a rank has to do. The traffic is counted, and a
-model of the time is fitted (`parallel_model`).
+exchange: on a shared machine too they say what a rank has to do. The traffic is counted, and so is
+the work of `newton` either way (`parallel_solves`); a model of the time is fitted
+(`parallel_model`).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ import numpy as np
 from mpi4py import MPI
 from numpy.typing import NDArray
 
-from benchmarks import parallel_page
+from benchmarks import parallel_page, parallel_solves
 from benchmarks.communication import (
     Traffic,
     gradient_words,
@@ -37,6 +38,8 @@ from benchmarks.communication import (
     product_bound,
     state_words,
 )
+from benchmarks.revision import revision
+from fem_dnn import __version__
 from fem_dnn.problem import LearningProblem, Linearisation
 from fem_dnn.sample_groups import SampleGroups
 
@@ -173,6 +176,7 @@ def measure(nodes: int, samples: int, layers: int, rounds: int) -> Row:
                 speedup = statistics.median(a / b for a, b in pairs)
                 row[f"{mode} {what} speedup{measure}"] = speedup
     row["load"], row["cores"] = os.getloadavg()[0], os.cpu_count()
+    row["version"], row["revision"] = __version__, revision()
     row["bound"] = layers * product_bound(nodes, nodes, samples, 2)
     return row
 
@@ -269,6 +273,7 @@ def work(sizes: list[tuple[int, int, int]], rounds: int, path: Path) -> None:
         result["rows"].append(measure(*size, max(rounds, 5) if small else rounds))
         if comm.rank == 0:
             print(json.dumps(result["rows"][-1]), flush=True)
+    result["solves"] = parallel_solves.count()
     if comm.rank == 0:
         path.write_text(json.dumps(result, indent=2) + "\n")
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from benchmarks.markdown import duration, number, span, table
 from benchmarks.parallel_model import (
     PRODUCTS,
     Cluster,
@@ -20,17 +21,18 @@ from benchmarks.parallel_model import (
     seconds,
     total,
 )
+from benchmarks.two_ranks_page import SHARED, size_of, two_ranks
 
 Row = dict[str, Any]
 
-SHARED = {"width": "rows", "samples": "samples"}
-"""What two ranks share, by the name of the mode."""
-
-WANTED = 1.85
-"""Speedup of two ranks that the project wants on the table's problem."""
-
 PAYS = 0.05
 """Part of a sweep that overlapping has to save to be called a gain."""
+
+SCALING = (
+    *("problem", "ranks", "grid R x G", "time", "efficiency", "rate", "messages", "interpreter"),
+    "rows alone",
+)
+"""The last table's columns."""
 
 RANKS = [4**k for k in range(7)]
 PER_NODE = 32
@@ -62,20 +64,30 @@ WEAK = {
 
 def write(found: Row, out: Path) -> None:
     """Write the page and the picture."""
-    machine, misfit = fit(found)
-    here = Network(found["machine"]["latency"], found["machine"]["bandwidth"])
-    cluster = Cluster(here, OUTSIDE, PER_NODE)
+    machine, _ = fit(found)
+    _, cluster = networks(found)
     picture(machine, cluster, out / "parallel.png")
-    text = "\n".join(
-        [
-            *_two_ranks(found["rows"]),
-            *_traffic(found["rows"][0]),
-            *_overlap(found["overlap"]),
-            *_model(found["rows"], machine, here, misfit),
-            *_scaling(machine, cluster),
-        ]
-    )
-    (out / "parallel.md").write_text(text + "\n")
+    (out / "parallel.md").write_text(page(found))
+
+
+def page(found: Row) -> str:
+    """The page."""
+    machine, misfit = fit(found)
+    here, cluster = networks(found)
+    text = [
+        *two_ranks(found),
+        *_traffic(found["rows"][0]),
+        *_overlap(found["overlap"]),
+        *_model(found["rows"], machine, here, misfit),
+        *_scaling(machine, cluster, predicted(found["rows"], machine, here)),
+    ]
+    return "\n\n".join(text) + "\n"
+
+
+def networks(found: Row) -> tuple[Network, Cluster]:
+    """What lies between two ranks here, and what is assumed of a cluster."""
+    here = Network(found["machine"]["latency"], found["machine"]["bandwidth"])
+    return here, Cluster(here, OUTSIDE, PER_NODE)
 
 
 def fit(found: Row) -> tuple[Machine, float]:
@@ -92,101 +104,23 @@ def fit(found: Row) -> tuple[Machine, float]:
     return fitted_machine(*fitted_rate(found["machine"]["products"]), runs)
 
 
-def _table(head: list[str], rows: list[list[str]]) -> list[str]:
-    return [
-        "| " + " | ".join(head) + " |",
-        "|" + "---:|" * len(head),
-        *("| " + " | ".join(row) + " |" for row in rows),
-        "",
-    ]
-
-
-def _count(number: float) -> str:
-    return f"{number:,.0f}".replace(",", " ")
-
-
-def _two_ranks(rows: list[Row]) -> list[str]:
-    first = rows[0]
-    size = (
-        f"{_count(first['nodes'])} nodes, {_count(first['samples'])} samples, "
-        f"{first['layers']} layers"
-    )
-    verdicts = []
-    for measure, of in (("", "the wall clock"), (" processor", "processor times")):
-        speedup, mode = max(
-            (min(first[f"{mode} {what} speedup{measure}"] for what in PRODUCTS), mode)
-            for mode in SHARED
-        )
-        gain = 2 * first[f"rate two{measure}"] / first[f"rate one{measure}"]
-        verdicts.append(
-            f"By {of}, {WANTED} on {size} is {'' if speedup >= WANTED else 'not '}reached: "
-            f"{speedup:.3f} and more, sharing {SHARED[mode]}, where two ranks at the same time do "
-            f"{gain:.2f} times the matrix products of one alone."
-        )
-    return [
-        "# Two ranks, and many",
-        "",
-        "Objective and gradient, and a Hessian product, on one rank and on two, each with one BLAS "
-        f"thread, in turns: medians of {first['rounds']} rounds, speedups medians of the rounds' "
-        "ratios. Rates are of matrix products of the sweep's own shape (half the rows), in 1e9 "
-        "operations a second and rank: of one rank while the other sleeps, of each of two at the "
-        "same time; the gain is what two ranks can have from this machine at best. Rows: the "
-        "kernel's rows over two ranks; samples: half of the samples each. Made by `python3 -m "
-        "benchmarks.parallel`.",
-        "",
-        *_measured(rows, ""),
-        f"The load was {min(row['load'] for row in rows):.1f} to "
-        f"{max(row['load'] for row in rows):.1f} on {first['cores']} cores: where it is above "
-        "the number of cores others were at work, and the wall clock says little. The same by "
-        "processor times, the larger of the ranks'; these meet asleep before they exchange, so "
-        "waiting does not count, work and copying do:",
-        "",
-        *_measured(rows, " processor"),
-        *verdicts,
-        "",
-    ]
-
-
-def _measured(rows: list[Row], measure: str) -> list[str]:
-    lines = []
-    for row in rows:
-        one, two = row[f"rate one{measure}"], row[f"rate two{measure}"]
-        cells = [f"{_count(row['nodes'])}, {_count(row['samples'])}, {row['layers']}"]
-        cells += [f"{one / 1e9:.1f}", f"{two / 1e9:.1f}", f"{2 * two / one:.2f}"]
-        for what in PRODUCTS:
-            cells.append(f"{row[f'alone {what}{measure}']:.3g} s")
-            for mode in SHARED:
-                seconds, speedup = (
-                    row[f"{mode} {what}{kind}{measure}"] for kind in ("", " speedup")
-                )
-                cells.append(f"{seconds:.3g} s: **{speedup:.2f}**")
-        lines.append(cells)
-    columns = ("", ", rows", ", samples")
-    return _table(
-        ["nodes, samples, layers", "rate, one", "rate, two", "gain"]
-        + [name + column for name in ("gradient", "Hessian") for column in columns],
-        lines,
-    )
-
-
 def _traffic(row: Row) -> list[str]:
     lines = []
     for mode, counted in row["traffic"].items():
         lines.append(
             [
                 SHARED[mode],
-                _count(counted["counted"]),
-                _count(counted["formula"]),
-                _count(counted["state"]),
-                _count(row["bound"]),
+                number(counted["counted"]),
+                number(counted["formula"]),
+                number(counted["state"]),
+                number(row["bound"]),
                 f"{counted['state'] / row['bound']:.2f}",
             ]
         )
     return [
         "## What travels",
-        "",
-        f"Numbers that rank 0 of two receives, {_count(row['nodes'])} nodes, "
-        f"{_count(row['samples'])} samples, {row['layers']} layers; counted at the MPI calls "
+        f"Numbers that rank 0 of two receives, {number(row['nodes'])} nodes, "
+        f"{number(row['samples'])} samples, {row['layers']} layers; counted at the MPI calls "
         "(`tests/test_communication_volume.py` asserts the formula to the number, on any grid). "
         "On R x G ranks, per level and gradient, 2 (1 − 1/R) N S/G for states and adjoints and "
         "2 (1 − 1/G) N²/R for the kernel and its gradient; a state alone is half of it: one "
@@ -195,15 +129,13 @@ def _traffic(row: Row) -> list[str]:
         "Ballard, Grigori, Kumar & Rouse, SPAA 2022, theorem 1). The bound that counts memory "
         "(Irony, Toledo & Tiskin, 2004) is vacuous here: a rank has room for all matrices of a "
         "level.",
-        "",
-        *_table(
+        table(
             ["two ranks share", "gradient", "by formula", "state", "bound", "state / bound"], lines
-        ),
+        ).rstrip(),
         "Where samples are many (S ≥ P N) groups of samples attain the bound. Elsewhere the best "
         "grid R/G = N/S moves 2 N (N S/P)^½ per level and product, up to a factor (N/S)^½ (fewer "
         "samples than nodes) or P^⅙ (as many) from it: the next ideas are blocks of the kernel "
         "over a grid, and copies of it where memory allows.",
-        "",
     ]
 
 
@@ -213,7 +145,6 @@ def _overlap(found: Row) -> list[str]:
     pays = share > PAYS and ahead < (1 - PAYS) * plain
     return [
         "## Gathering while computing",
-        "",
         f"A forward sweep by rows on two ranks takes {plain:.3f} s (wall clock); in two blocks of "
         f"samples {found['two blocks']:.3f} s; and {ahead:.3f} s when the gather of the next block "
         f"is posted before a block's product and waited for after it. The gathers alone take "
@@ -224,24 +155,56 @@ def _overlap(found: Row) -> list[str]:
             else "It does not pay on this machine, where a gather is a copy through shared memory, "
             "made when it is waited for: the program's sweeps do not overlap."
         ),
-        "",
+    ]
+
+
+Predicted = dict[tuple[str, str], list[tuple[float, float]]]
+"""By mode and operation, size by size: predicted and measured processor seconds."""
+
+
+def predicted(rows: list[Row], machine: Machine, here: Network) -> Predicted:
+    """Two ranks, which the model has not been fitted on."""
+    found: Predicted = {}
+    for mode, grid in (("width", (2, 1)), ("samples", (1, 2))):
+        for what in PRODUCTS:
+            found[mode, what] = [
+                (
+                    total(
+                        what,
+                        Size(row["nodes"], row["samples"], row["layers"]),
+                        *grid,
+                        machine,
+                        Cluster(here, here, 2),
+                    ),
+                    float(row[f"{mode} {what} processor"]),
+                )
+                for row in rows
+            ]
+    return found
+
+
+def bias(pairs: Predicted, mode: str | None = None) -> list[float]:
+    """Predicted over measured, of one mode or of both."""
+    return [
+        model / measured
+        for (each, _), known in pairs.items()
+        if mode in (None, each)
+        for model, measured in known
     ]
 
 
 def _model(rows: list[Row], machine: Machine, here: Network, misfit: float) -> list[str]:
-    lines = []
-    for row in rows:
-        size = Size(row["nodes"], row["samples"], row["layers"])
-        for what in ("gradient", "hessian"):
-            cells = [f"{_count(size.nodes)}, {_count(size.samples)}, {size.layers}", what]
-            for mode, grid in (("width", (2, 1)), ("samples", (1, 2))):
-                predicted = total(what, size, *grid, machine, Cluster(here, here, 2))
-                measured = row[f"{mode} {what} processor"]
-                cells.append(f"{predicted:.3g} / {measured:.3g} s ({predicted / measured:.2f})")
+    pairs, lines = predicted(rows, machine, here), []
+    for index, row in enumerate(rows):
+        for what in PRODUCTS:
+            cells = [size_of(row), what, f"{row['rate one processor'] / 1e9:.1f}"]
+            for mode in SHARED:
+                model, measured = pairs[mode, what][index]
+                times = f"{duration(model)} / {duration(measured)}"
+                cells.append(f"{times} ({model / measured:.2f})")
             lines.append(cells)
     return [
         "## A model of the time",
-        "",
         "`benchmarks/parallel_model.py` has the formula. Fitted on runs on one rank "
         f"(largest misfit {100 * misfit:.0f} %), and on products of thin matrices with both "
         f"ranks busy: {machine.rate / 1e9:.1f}e9 operations a second in large products, half of "
@@ -253,48 +216,72 @@ def _model(rows: list[Row], machine: Machine, here: Network, misfit: float) -> l
         f"{1e6 * machine.per_level['hessian']:.0f} µs. Between the two ranks here, through shared "
         f"memory: {1e6 * here.latency:.1f} µs a message, {here.bandwidth / 1e9:.1f}e9 bytes a "
         "second. Two ranks were not fitted; predicted against the measured processor times:",
-        "",
-        *_table(["nodes, samples, layers", "", "rows", "samples"], lines),
+        table(
+            ["nodes, samples, layers", "", "rate, one", *SHARED.values()], lines, text=2
+        ).rstrip(),
+        _optimism(pairs),
     ]
 
 
-def _scaling(machine: Machine, cluster: Cluster) -> list[str]:
+def _optimism(pairs: Predicted) -> str:
+    """How far the model is off, as a sentence."""
+    every, by_rows, by_samples = (bias(pairs, mode) for mode in (None, "width", "samples"))
+    side = "too short" if max(every) <= 1 else "too long" if min(every) >= 1 else "off either way"
+    return (
+        f"**The model's times are {side}:** {span(every, '.2f')} of what was measured, "
+        f"{span(by_rows, '.2f')} by rows and {span(by_samples, '.2f')} by samples. It is fitted on "
+        "one rank, whose sweeps are in C, and by rows they are NumPy's; copies into and out of "
+        "what is exchanged are not in it."
+    )
+
+
+def _scaling(machine: Machine, cluster: Cluster, pairs: Predicted) -> list[str]:
     lines = []
-    for label, size_of in {**{k: (lambda _, s=s: s) for k, s in STRONG.items()}, **WEAK}.items():
-        one = best_grid(size_of(1), 1, machine, cluster)[2]
+    for label, size_at in {**{k: (lambda _, s=s: s) for k, s in STRONG.items()}, **WEAK}.items():
+        one = best_grid(size_at(1), 1, machine, cluster)[2]
         for ranks in RANKS:
-            size = size_of(ranks)
+            size = size_at(ranks)
             R, G, time = best_grid(size, ranks, machine, cluster)
             parts = seconds("gradient", size, R, G, machine, cluster)
             ideal = one / ranks if label in STRONG else one
+            work = 6.0 * size.nodes**2 * size.samples * size.layers / ranks
+            alone = "more than rows"
+            if ranks <= size.nodes:
+                by_rows = total("gradient", size, ranks, 1, machine, cluster)
+                alone = f"{duration(by_rows)}, {100 * ideal / by_rows:.0f} %"
             lines.append(
                 [
                     label,
-                    _count(ranks),
+                    number(ranks),
                     f"{R} x {G}",
-                    f"{time:.3g} s",
+                    duration(time),
                     f"{100 * ideal / time:.0f} %",
+                    f"{work / time / 1e9:.1f}",
                     f"{100 * parts['communication'] / time:.0f} %",
                     f"{100 * parts['interpreter'] / time:.0f} %",
+                    alone,
                 ]
             )
     return [
         "## Strong and weak scaling, predicted",
-        "",
         "Not measured: there are two cores here. Assumed: ranks compute as these do with both "
         "cores busy, at any number of ranks (memory bandwidth grows with them); "
         f"{PER_NODE} ranks per node, among which messages cost what they do here; groups follow "
         f"each other, so one of up to {PER_NODE} ranks stays on a node; {LINK / 1e9:.0f}e9 bytes a "
         "second into a node, shared by its ranks evenly, all of them talking at once; "
         f"{1e6 * OUTSIDE.latency:.0f} µs a message between nodes; no contention elsewhere; nothing "
-        "overlapped; the grid that the model finds fastest. Gradients; 32 layers, resnet. "
-        "Efficiencies above 1 are of problems whose states or control vectors grow less than "
-        "their products do.",
-        "",
-        *_table(
-            ["problem", "ranks", "grid R x G", "time", "efficiency", "messages", "interpreter"],
+        "overlapped; the grid that the model finds fastest. Gradients; 32 layers, resnet. The rate "
+        "is a rank's in all, in 1e9 operations a second, where large products run at "
+        f"{machine.rate / 1e9:.1f}.",
+        "*Rows alone* is what `newton` does by itself (see above). On two ranks the model's times "
+        f"are {span(bias(pairs, 'width'), '.2f')} of the measured ones by rows and "
+        f"{span(bias(pairs, 'samples'), '.2f')} by samples: expect these to be off by as much at "
+        "the least.",
+        table(
+            SCALING,
             lines,
-        ),
+            text=1,
+        ).rstrip(),
         "![Predicted scaling](parallel.png)",
     ]
 
@@ -314,9 +301,9 @@ def picture(machine: Machine, cluster: Cluster, path: Path) -> None:
         strong.loglog(RANKS[: len(rows)], rows, "x--", color=colour, lw=0.8)
     strong.plot([], [], "kx--", lw=0.8, label="rows alone (R = P)")
     strong.set(xlabel="ranks", ylabel="speedup of a gradient", title="Strong scaling, predicted")
-    for (label, size_of), colour in zip(WEAK.items(), ("tab:blue", "tab:orange"), strict=True):
-        one = best_grid(size_of(1), 1, machine, cluster)[2]
-        efficiency = [one / best_grid(size_of(p), p, machine, cluster)[2] for p in RANKS]
+    for (label, size_at), colour in zip(WEAK.items(), ("tab:blue", "tab:orange"), strict=True):
+        one = best_grid(size_at(1), 1, machine, cluster)[2]
+        efficiency = [one / best_grid(size_at(p), p, machine, cluster)[2] for p in RANKS]
         weak.semilogx(RANKS, efficiency, "o-", color=colour, label=label)
     weak.set(xlabel="ranks", ylabel="efficiency", title="Weak scaling, predicted")
     weak.set_ylim(bottom=0)

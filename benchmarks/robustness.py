@@ -1,16 +1,17 @@
 """How often and with how much work a method succeeds, from random starts on the named problems.
 
-    environment/enter python3 benchmarks/robustness.py [--starts 100] [--methods newton lbfgs]
+    environment/enter python3 -m benchmarks.robustness [--starts 100] [--methods newton lbfgs]
                                                        [--problems sine ...] [--seconds 3600]
+                                                       [--page]
 
 A start is a standard normal kernel and bias (`solver.initial = { kind = "random", seed = n }`). A
 solve succeeds if the reduced gradient falls to 1e-8 of its first norm within 500 iterations and the
 lowest Hessian eigenvalue is not below minus the tolerance. Methods of first order may take more
 iterations (`LIMITS`), as each costs less; both counts are tabulated, and the work in sweeps.
 
-Every solve is added to docs/robustness.json at once, and those that are there already are not
-repeated: the benchmark may be stopped at any time and gone on with. docs/robustness.md is the
-table.
+Every solve is added to docs/robustness.json at once, with its commit, and those that are there
+already are not repeated: the benchmark may be stopped at any time and gone on with.
+docs/robustness.md is the table.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from typing import Any
 from mpi4py import MPI
 
 import fem_dnn
+from benchmarks.markdown import number, table
+from benchmarks.revision import measured_with, revision
 from fem_dnn.assembly import assemble
 from fem_dnn.case import read_case
 from fem_dnn.files import write_whole
@@ -48,18 +51,28 @@ Record = dict[str, Any]
 
 HEAD = """# Success from random starts
 
-Made by `benchmarks/robustness.py` with fem-dnn {version}; do not edit.
-
+Made by `environment/enter python3 -m benchmarks.robustness` (`--page`: only the page anew); do not
+edit. Solved with {measured}.
+{older}
 Problems: `benchmarks/problems/`. Success: a relative reduced gradient of 1e-8 within 500
 iterations and a lowest Hessian eigenvalue not below minus the tolerance (1e-3 of the smallest
 Tikhonov weight). Starts are standard normal controls with the seeds 0, 1, 2, ...; "in the end"
-counts what succeeds within the method's own limit (iterations: {limits}). Work is that of the
-descent in sweeps (a state or an adjoint solve is one, a Hessian product four), its median over what
-succeeded in the end; objectives are the lowest, the median and the highest there.
+counts what succeeds within the method's own limit (iterations: {limits}).
+Work is that of the descent in sweeps (a state or an adjoint solve is one, a Hessian product four),
+its median over what succeeded in the end; objectives are the lowest, the median and the highest
+there. Other methods than `newton` had fewer starts: the work to compare theirs with is that of
+`newton` from the same ones, in the column beside.
 
-| problem | method | starts | success | in the end | iterations | work | objective |
-|---|---|---|---|---|---|---|---|
 """
+
+OLDER = """Methods may have got other settings since: [peers](peers.md) has newer counts of the
+sweeps of `newton`, from three starts.
+"""
+
+COLUMNS = (
+    *("problem", "method", "starts", "success", "in the end", "iterations", "work"),
+    *("newton's, same starts", "objective"),
+)
 
 
 def solve(problem: str, method: str, seed: int) -> Record:
@@ -86,6 +99,7 @@ def solve(problem: str, method: str, seed: int) -> Record:
         "lowest_eigenvalue": solution.lowest_eigenvalue,
         "seconds": time.perf_counter() - started,
         "version": fem_dnn.__version__,
+        "revision": revision(),
     }
 
 
@@ -95,38 +109,47 @@ def is_free(problem: str) -> bool:
     return bounds.kernel is None and bounds.bias is None
 
 
-def row(problem: str, method: str, records: Sequence[Record]) -> str:
-    """A line of the table."""
+def row(records: Sequence[Record], newtons: Sequence[Record]) -> list[str]:
+    """A line of the table.
+
+    Args:
+        records: One method's on one problem.
+        newtons: Those of `newton` on it.
+    """
     done = [r for r in records if r["converged"]]
     within = [r for r in done if r["iterations"] <= WITHIN]
-    cells = [problem, method, str(len(records)), f"{len(within) / len(records):.0%}"]
-    cells.append(f"{len(done) / len(records):.0%}")
-    if done:
-        values = sorted(r["objective"] for r in done)
-        cells.append(f"{median(r['iterations'] for r in done):.0f}")
-        cells.append(f"{median(r['sweeps'] for r in done):.0f}")
-        cells.append(f"{values[0]:.5g}, {median(values):.5g}, {values[-1]:.5g}")
-    else:
-        cells += ["", "", ""]
-    return "| " + " | ".join(cells) + " |"
+    cells = [records[0]["problem"], records[0]["method"], str(len(records))]
+    cells += [f"{len(some) / len(records):.0%}" for some in (within, done)]
+    if not done:
+        return [*cells, *[""] * 4]
+    seeds = {r["seed"] for r in done}
+    same = [r["sweeps"] for r in newtons if r["converged"] and r["seed"] in seeds]
+    values = sorted(r["objective"] for r in done)
+    cells.append(f"{median(r['iterations'] for r in done):.0f}")
+    cells.append(number(median(r["sweeps"] for r in done)))
+    cells.append(number(median(same)) if same and records[0]["method"] != "newton" else "")
+    return [*cells, f"{values[0]:.5g}, {median(values):.5g}, {values[-1]:.5g}"]
 
 
-def table(records: Sequence[Record]) -> str:
+def page(records: Sequence[Record]) -> str:
     """The page."""
     limits = ", ".join(f"{name} {limit}" for name, limit in LIMITS.items())
-    lines = [HEAD.format(version=fem_dnn.__version__, limits=limits)]
+    rows = []
     for problem in PROBLEMS:
-        for method in ALL_METHODS:
-            mine = [r for r in records if (r["problem"], r["method"]) == (problem, method)]
-            if mine:
-                lines.append(row(problem, method, mine) + "\n")
-    return "".join(lines)
+        of = {
+            method: [r for r in records if (r["problem"], r["method"]) == (problem, method)]
+            for method in ALL_METHODS
+        }
+        rows += [row(mine, of["newton"]) for mine in of.values() if mine]
+    older = "" if all(record.get("revision") for record in records) else OLDER
+    head = HEAD.format(measured=measured_with(records), older=older, limits=limits)
+    return head + table(COLUMNS, rows, text=2)
 
 
 def save(records: Sequence[Record]) -> None:
     """Write records and page, each whole or not at all."""
     lines = ",\n".join(json.dumps(record) for record in records)
-    for path, text in ((RECORDS, f"[\n{lines}\n]\n"), (DOCS / "robustness.md", table(records))):
+    for path, text in ((RECORDS, f"[\n{lines}\n]\n"), (DOCS / "robustness.md", page(records))):
         write_whole(path, lambda file, text=text: file.write(text.encode()))
 
 
@@ -156,7 +179,11 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=["newton"], choices=list(ALL_METHODS))
     parser.add_argument("--problems", nargs="+", default=PROBLEMS, choices=PROBLEMS)
     parser.add_argument("--seconds", type=float, default=float("inf"))
+    parser.add_argument("--page", action="store_true", help="only write the page anew")
     given = parser.parse_args()
+    if given.page:
+        save(json.loads(RECORDS.read_text()))
+        return
     seeds = range(given.first, given.first + given.starts)
     run(((p, m, s) for s in seeds for p in given.problems for m in given.methods), given.seconds)
 

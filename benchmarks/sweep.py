@@ -1,11 +1,12 @@
 """How near a sweep comes to the machine's limit. Writes docs/sweep.md and docs/sweep.json.
 
-    python3 -m benchmarks.sweep [--size NODES SAMPLES LAYERS] ... [--threads T ...] [--rounds R]
+    environment/enter python3 -m benchmarks.sweep [--size NODES SAMPLES LAYERS] ...
+                                                  [--threads T ...] [--rounds R] [--page]
 
 State, adjoint and gradient (resnet, tanh, l2 loss, double precision) against matrix products of the
 same number of operations, 6 nodes^2 samples layers, and beside a plain loop over layers in NumPy
-that gives the same objective and gradient. All are measured in turn, round after round; rates are
-compared within a round.
+that gives the same objective and gradient; and square products, the rate that other pages compare
+with. All are measured in turn, round after round; rates are compared within a round.
 """
 
 from __future__ import annotations
@@ -25,7 +26,11 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from benchmarks import sweep_page
+from benchmarks.peers.timing import ORDER
+from benchmarks.revision import revision
 from benchmarks.width import PENALTY, problem
+from fem_dnn import __version__
 from fem_dnn.problem import LearningProblem
 from fem_dnn.threads import suitable_threads
 
@@ -125,6 +130,8 @@ def measure(nodes: int, samples: int, layers: int, threads: int, rounds: int) ->
     rng = np.random.default_rng(2)
     A, B = rng.standard_normal((nodes, nodes)), rng.standard_normal((nodes, samples))
     C = np.empty((nodes, samples))
+    square = rng.standard_normal((ORDER, ORDER))
+    squared = np.empty_like(square)
     point = of.linearise(control)
 
     def products() -> None:
@@ -134,6 +141,7 @@ def measure(nodes: int, samples: int, layers: int, threads: int, rounds: int) ->
     # Whether with as many threads as help, as solvers are run, or with all of them.
     tasks: dict[str, tuple[Callable[[], object], bool]] = {
         "machine": (products, False),
+        "square": (lambda: np.matmul(square, square, out=squared), False),
         "gradient": (lambda: of.linearise(control).gradient, True),
         "plain": (plain.gradient, False),
         "product": (lambda: point.hessian_action(direction), True),
@@ -166,6 +174,7 @@ def measure(nodes: int, samples: int, layers: int, threads: int, rounds: int) ->
         "layers": layers,
         "threads": threads,
         "gigaflops": operations / median["machine"] / 1e9,
+        "square_gigaflops": 2e-9 * ORDER**3 / median["square"],
         "gradient": median["gradient"],
         "plain": median["plain"],
         "product": median["product"],
@@ -175,69 +184,11 @@ def measure(nodes: int, samples: int, layers: int, threads: int, rounds: int) ->
         "product_to_gradient": against("product", "gradient"),
         "difference": difference,
         "load": os.getloadavg()[0],
+        "version": __version__,
+        "revision": revision(),
     }
     with suitable_threads(of):
         return row | memory(of, control, direction)
-
-
-def page(rows: list[dict[str, Any]], rounds: int) -> str:
-    """The table as Markdown."""
-    head = (
-        "nodes",
-        "samples",
-        "threads",
-        "machine",
-        "gradient",
-        "of the machine",
-        "plain NumPy",
-        "of the machine",
-        "Hessian product",
-        "per gradient",
-        "memory: gradient",
-        "Hessian product",
-    )
-    loads = [row["load"] for row in rows]
-    lines = [
-        "# Sweeps against the machine's limit",
-        "",
-        f"{rows[0]['layers']} layers, resnet, tanh, l2 loss, kernel and bias, double precision, "
-        f"one rank. Medians of {rounds} rounds, in each of which everything is measured in turn, "
-        "the second of two calls, so that no thread still waits for work of what was before: the "
-        "machine's rate is that of as many matrix products nodes x nodes x samples as a "
-        'gradient (state, adjoint and gradient) consists of; "of the machine" counts the '
-        "6 nodes^2 samples layers operations of these alone, so time for tanh and for everything "
-        "else counts against it. Plain NumPy is a loop over layers that gives the same objective "
-        "and gradient (checked to 1e-12; the largest difference here is "
-        f"{max(row['difference'] for row in rows):.0e}). On one thread times are processor times. "
-        "Memory is the peak against what has to be stored: for a gradient the states, sigma'(u), "
-        "control and gradient; for a Hessian product also adjoint, sigma''(u) p, direction, "
-        "product, tangent and its pre-activation. Made by `python3 -m benchmarks.sweep` on "
-        f"{os.cpu_count()} cores, shared with other work: the load average was "
-        f"{min(loads):.1f} to {max(loads):.1f}.",
-        "",
-        "| " + " | ".join(head) + " |",
-        "|" + "---:|" * len(head),
-    ]
-    for row in rows:
-        ratios = (
-            f"{row[f'{name}_peak'] / 1e6:.0f} MB, {row[f'{name}_peak'] / row[f'{name}_needs']:.2f}"
-            for name in ("gradient", "product")
-        )
-        cells = (
-            str(row["nodes"]),
-            str(row["samples"]),
-            str(row["threads"]),
-            f"{row['gigaflops']:.1f} GFLOP/s",
-            f"{1e3 * row['gradient']:.3g} ms",
-            f"{100 * row['gradient_share']:.0f} %",
-            f"{1e3 * row['plain']:.3g} ms",
-            f"{100 * row['plain_share']:.0f} %",
-            f"{1e3 * row['product']:.3g} ms",
-            f"{row['product_to_gradient']:.2f}",
-            *ratios,
-        )
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join([*lines, ""])
 
 
 def main() -> None:
@@ -246,17 +197,21 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=3, action="append", metavar="N")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--page", action="store_true", help="only write the page anew")
     parser.add_argument("--out", type=Path, default=DOCS)
     chosen = parser.parse_args()
-    rows = []
-    for size in chosen.size or SIZES:
-        for threads in chosen.threads:
-            rows.append(measure(*size, threads, chosen.rounds))
-            print(json.dumps(rows[-1]), flush=True)
     chosen.out.mkdir(parents=True, exist_ok=True)
-    (chosen.out / "sweep.md").write_text(page(rows, chosen.rounds))
-    settings = {"penalty": PENALTY, "scale": SCALE, "rounds": chosen.rounds}
-    (chosen.out / "sweep.json").write_text(json.dumps(settings | {"rows": rows}, indent=2) + "\n")
+    file = chosen.out / "sweep.json"
+    if not chosen.page:
+        rows = []
+        for size in chosen.size or SIZES:
+            for threads in chosen.threads:
+                rows.append(measure(*size, threads, chosen.rounds))
+                print(json.dumps(rows[-1]), flush=True)
+        settings = {"penalty": PENALTY, "scale": SCALE, "rounds": chosen.rounds}
+        settings |= {"cores": len(os.sched_getaffinity(0))}
+        file.write_text(json.dumps(settings | {"rows": rows}, indent=2) + "\n")
+    (chosen.out / "sweep.md").write_text(sweep_page.page(json.loads(file.read_text())))
 
 
 if __name__ == "__main__":

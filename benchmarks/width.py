@@ -1,12 +1,14 @@
 """Cost and memory against width: the Gram form is linear in it. Writes docs/width.md, .json, .png.
 
-    python3 -m benchmarks.width [--anew] [--only product solve ...] [--out DIR]
+    environment/enter python3 -m benchmarks.width [--anew] [--only product solve ...] [--page]
+                                                  [--out DIR]
 
 One learning problem (resnet, tanh, l2 loss, lambda = 0.1) on ever finer widths: the time of a
 Hessian product in both forms, as far as the dense one goes; the time and the memory of a Newton
 solve from zero to a relative gradient of 1e-6; and what a million nodes take. Every measurement is
 a process of its own, so that its peak memory is its own, and is written as soon as it is known; one
-that the JSON file has already is not taken again unless asked for `--anew`. One thread.
+that the JSON file has already, at whatever commit, is not taken again unless asked for `--anew`.
+One thread.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import resource
 import statistics
 import subprocess
@@ -28,7 +31,10 @@ from mpi4py import MPI
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from benchmarks.peers.timing import ORDER
+from benchmarks.revision import measured_with, revision
 from benchmarks.width_page import page, picture
+from fem_dnn import __version__
 from fem_dnn.activations import ACTIVATIONS
 from fem_dnn.controls import ControlSpace
 from fem_dnn.depth import SCHEMES, DepthLevels
@@ -60,6 +66,7 @@ PLAN: list[Row] = [
     *({"measure": "product", "nodes": b, "beside": a} for a, b in pairwise(PRODUCTS)),
     {"measure": "product", "nodes": 300_000, "beside": 128_000, "layers": 8},
     *({"measure": "solve", "nodes": nodes} for nodes in SOLVES),
+    *({"measure": "solve", "nodes": nodes, "layers": 8} for nodes in (128_000, 300_000)),
     {"measure": "solve", "nodes": 32_000, "at_once": 6},
     {"measure": "once", "nodes": MILLION, "at_once": 4},
     {"measure": "solve", "nodes": MILLION, "samples": 8, "layers": 8, "at_once": 3},
@@ -93,7 +100,7 @@ def gram_of(row: Row) -> GramProblem:
     return GramProblem.of(problem(*size), row.get("at_once"))
 
 
-def measure_rate(order: int = 1500) -> float:
+def measure_rate(order: int = ORDER) -> float:
     """Best of some matrix products, in 1e9 operations per second of processor time."""
     a = np.random.default_rng(0).standard_normal((order, order))
     times = []
@@ -196,11 +203,19 @@ MEASURES = {"dense": dense, "product": product, "solve": solve, "once": once}
 
 def measure(row: Row) -> Row:
     """A row with what has been measured, in this process."""
+    base = peak_gigabytes()
     with threadpool_limits(1, user_api="blas"):
         rate = measure_rate()
         outcome = MEASURES[row["measure"]](row)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    return row | outcome | {"peak_gigabytes": peak, "gflops": rate}
+    memory = {"base_gigabytes": base, "peak_gigabytes": peak_gigabytes()}
+    memory["machine_gigabytes"] = 1e-9 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    state = {"version": __version__, "revision": revision()}
+    return row | outcome | memory | {"gflops": rate} | state
+
+
+def peak_gigabytes() -> float:
+    """The most that this process has had in memory so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
 def measure_apart(row: Row) -> Row:
@@ -217,6 +232,7 @@ def main() -> None:
     parser.add_argument("--anew", action="store_true", help="measure again what is known")
     parser.add_argument("--only", nargs="+", default=list(MEASURES), choices=list(MEASURES))
     parser.add_argument("--most", type=int, default=MILLION, help="largest width")
+    parser.add_argument("--page", action="store_true", help="only write the page anew")
     parser.add_argument("--out", type=Path, default=DOCS)
     chosen = parser.parse_args()
     if chosen.row is not None:
@@ -224,20 +240,34 @@ def main() -> None:
         return
     chosen.out.mkdir(parents=True, exist_ok=True)
     file = chosen.out / "width.json"
+    if not chosen.page:
+        fill(file, chosen)
+    record = json.loads(file.read_text())
+    (chosen.out / "width.md").write_text(page(record))
+    picture(record, chosen.out / "width.png")
+
+
+def fill(file: Path, chosen: argparse.Namespace) -> None:
+    """Measure what is asked for and not known, or all that is asked for."""
     known = json.loads(file.read_text())["rows"] if file.exists() else []
+    kept = []
     for asked in PLAN:
         found = [row for row in known if asked.items() <= row.items() and _same(asked, row)]
-        wanted = asked["measure"] in chosen.only and asked["nodes"] <= chosen.most
-        if not wanted or (found and not chosen.anew):
+        if asked["measure"] not in chosen.only or asked["nodes"] > chosen.most:
+            continue
+        if found and not chosen.anew:
+            kept += found
             continue
         known = [row for row in known if row not in found] + [measure_apart(asked)]
         print(json.dumps(known[-1]), flush=True)
         settings = {"samples": SAMPLES, "layers": LAYERS, "penalty": PENALTY, "rtol": RTOL}
         settings |= {"rounds": ROUNDS}
         file.write_text(json.dumps(settings | {"rows": known}, indent=2) + "\n")
-    record = json.loads(file.read_text())
-    (chosen.out / "width.md").write_text(page(record))
-    picture(record, chosen.out / "width.png")
+    if kept:
+        print(
+            f"{len(kept)} rows are known, measured with {measured_with(kept)}: not taken again "
+            "(--anew does)"
+        )
 
 
 def _same(asked: Row, row: Row) -> bool:

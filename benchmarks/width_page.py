@@ -8,49 +8,63 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from benchmarks.markdown import digits, number, table, word
+from benchmarks.revision import measured_with
+from benchmarks.width_aims import MEMORY, full, needed, of, reasons, step_growths, verdicts
+
 Row = dict[str, Any]
 
-SOLVER, STRETCH = 5, 6
-"""Arrays as large as q that conjugate gradients need (q, step, residual, direction, product), and
-those of the layers at hand: f, sigma', sigma'', w p, df, du."""
-
-
-def of(record: Row, measure: str) -> list[Row]:
-    """The rows of one kind, by width."""
-    rows = [row for row in record["rows"] if row["measure"] == measure]
-    return sorted(rows, key=lambda row: (row["nodes"], row.get("at_once", 0)))
-
-
-def full(row: Row) -> bool:
-    """Whether a row is of the table's own size, with all layers at hand."""
-    return not any(name in row for name in ("at_once", "samples", "layers"))
-
-
-def needed(record: Row, row: Row) -> float:
-    """Gigabytes that the mathematics must store: vectors of the solver, arrays of the layers."""
-    layers = row.get("layers", record["layers"])
-    array = row["control_gigabytes"]
-    at_once = row.get("at_once", layers)
-    starts = 0 if at_once == layers else 3 * -(-layers // at_once)  # f, w p, df where they start
-    vectors = SOLVER if row["measure"] == "solve" else 2
-    return float(array * (vectors + (STRETCH * (at_once + 1) + starts) / layers))
-
-
-def table(head: tuple[str, ...], lines: list[tuple[str, ...]]) -> list[str]:
-    """A Markdown table."""
-    rows = ["| " + " | ".join(cells) + " |" for cells in (head, *lines)]
-    return [rows[0], "|" + "---:|" * len(head), *rows[1:], ""]
-
-
-def number(value: int) -> str:
-    """Thousands apart."""
-    return f"{value:,}".replace(",", " ")
+COSTS = (
+    *("nodes", "dense product", "Gram product", "growth", "solve", "processor", "Newton"),
+    *("products", "step", "growth", "rate"),
+)
+STORAGE = (
+    *("nodes", "samples", "layers", "at hand", "what", "wall clock", "processor", "q"),
+    *("must store", "peak", "ratio", f"aim {MEMORY}", "rate"),
+)
 
 
 def page(record: Row) -> str:
     """The tables as Markdown."""
+    text = [
+        "# Cost against width",
+        f"{record['samples']} samples, {record['layers']} layers, resnet, tanh, l2 loss, Tikhonov "
+        f"weights {record['penalty']}; one thread. A product is one of the Hessian with a vector, "
+        f"in processor time, the median of {record['rounds']}. The growth is per doubling of the "
+        "width: two widths take turns, and it is the median of their ratios. Solves start at zero "
+        f"and end at a relative gradient of {record['rtol']:g}; a step is a Newton step, with all "
+        "that belongs to it, and its growth is per doubling too. The machine is shared, so that "
+        "wall-clock times vary, and the processor's are given beside. The rate is that of a "
+        "matrix product of order 1 500 in the same process, in 1e9 operations per second of "
+        "the processor.",
+        table(COSTS, _cost_lines(record)).rstrip(),
+        *_beyond(record),
+        *verdicts(record),
+        "![Cost against width](width.png)",
+        "## Memory",
+        "What must be stored: as arrays of the size of q, five vectors of conjugate gradients (q, "
+        "step, residual, direction, product; for a single product q and the direction, which it "
+        "takes the place of), and f, sigma', sigma'', w p, df and du of the layers at hand. Where "
+        "these are not all layers, f, w p and df are kept where every stretch of the depth "
+        "starts, and the rest is made anew from the S x S matrices that are known. The peak is "
+        "the whole process's, libraries included. Times of a row without a solve are those of a "
+        f"gradient and of a product. Aimed at: a peak of at most {MEMORY} times what must be "
+        "stored.",
+        table(STORAGE, _memory_lines(record)).rstrip(),
+        "## Where an aim is not reached, and the next ideas",
+        "\n".join(f"- {reason}" for reason in reasons(record)),
+        "Made by `environment/enter python3 -m benchmarks.width`, which measures what "
+        "[width.json](width.json) does not have yet: nothing, where it is complete. `--anew` "
+        "measures all of it again (`--anew --only solve`: the solves), `--page` only writes the "
+        f"page anew. Measured with {measured_with(record['rows'])}.",
+    ]
+    return "\n\n".join(text) + "\n"
+
+
+def _cost_lines(record: Row) -> list[list[str]]:
     dense = {row["nodes"]: row["product"] for row in of(record, "dense")}
-    solves = {row["nodes"]: row for row in of(record, "solve") if full(row)}
+    whole = [row for row in of(record, "solve") if full(row)]
+    solves, steps = {row["nodes"]: row for row in whole}, step_growths(record)
     products = [row for row in of(record, "product") if full(row)]
     times = {row["beside"]: (row["product_beside"], "", row) for row in products[:1]}
     times |= {row["nodes"]: (row["product"], f"{row['growth']:.2f}", row) for row in products}
@@ -58,46 +72,44 @@ def page(record: Row) -> str:
     for nodes in sorted({*dense, *times, *solves}):
         time, growth, row = times.get(nodes, (None, "", None))
         solved = solves.get(nodes)
-        lines.append(
-            (
-                number(nodes),
-                f"{dense[nodes]:.3g} s" if nodes in dense else "",
-                f"{time:.3g} s" if time is not None else "",
-                growth,
-                *(
-                    (
-                        f"{solved['seconds']:.3g} s",
-                        f"{solved['processor_seconds']:.3g} s",
-                        str(solved["iterations"]),
-                        str(solved["hessian_products"]),
-                    )
-                    if solved
-                    else ("", "", "", "")
-                ),
-                f"{(row or solved or {'gflops': 0})['gflops']:.0f}",
-            )
-        )
-    beyond = [
+        line = [number(nodes), f"{dense[nodes]:.3g} s" if nodes in dense else ""]
+        line += [f"{time:.3g} s" if time is not None else "", growth]
+        if solved is None:
+            line += [""] * 6
+        else:
+            line += [f"{digits(solved[name])} s" for name in ("seconds", "processor_seconds")]
+            line += [str(solved[name]) for name in ("iterations", "hessian_products")]
+            line.append(f"{solved['processor_seconds'] / solved['iterations']:.3g} s")
+            line.append(f"{steps[nodes]:.2f}" if nodes in steps else "")
+        lines.append([*line, f"{(row or solved or {'gflops': 0})['gflops']:.0f}"])
+    return lines
+
+
+def _beyond(record: Row) -> list[str]:
+    return [
         f"From {number(row['beside'])} to {number(row['nodes'])} nodes, with {row['layers']} "
         "layers (two widths at once have to fit in memory), a product grows from "
         f"{row['product_beside']:.3g} s to {row['product']:.3g} s: {row['growth']:.2f} per "
-        "doubling."
+        f"doubling (rate {row['gflops']:.0f})."
         for row in of(record, "product")
         if not full(row)
     ]
-    memory = []
+
+
+def _memory_lines(record: Row) -> list[list[str]]:
+    lines = []
     for row in [*of(record, "solve"), *of(record, "once")]:
         layers = row.get("layers", record["layers"])
         whole = row["measure"] == "solve"
         must = needed(record, row)
-        memory.append(
-            (
+        lines.append(
+            [
                 number(row["nodes"]),
                 str(row.get("samples", record["samples"])),
                 str(layers),
                 str(row.get("at_once", layers)),
                 "solve" if whole else "gradient, product",
-                f"{row['seconds']:.3g} s" if whole else "",
+                f"{digits(row['seconds'])} s" if whole else "",
                 f"{row['processor_seconds']:.3g} s"
                 if whole
                 else f"{row['gradient_seconds']:.3g} s, {row['product']:.3g} s",
@@ -105,75 +117,11 @@ def page(record: Row) -> str:
                 f"{must:.3g} GB",
                 f"{row['peak_gigabytes']:.3g} GB",
                 f"{row['peak_gigabytes'] / must:.2f}",
+                word(row["peak_gigabytes"] <= MEMORY * must),
                 f"{row['gflops']:.0f}",
-            )
+            ]
         )
-    text = [
-        "# Cost against width",
-        "",
-        f"{record['samples']} samples, {record['layers']} layers, resnet, tanh, l2 loss, Tikhonov "
-        f"weights {record['penalty']}; one thread. A product is one of the Hessian with a vector, "
-        f"in processor time, the median of {record['rounds']}. The growth is per doubling of the "
-        "width: two widths take turns, and it is the median of their ratios. Solves start at zero "
-        f"and end at a relative gradient of {record['rtol']:g}; the machine is shared, so that "
-        "wall-clock times vary, and the processor's are given beside. The rate is that of a "
-        "matrix product of order 1 500 in the same process, in 1e9 operations per second of "
-        "the processor.",
-        "",
-        *table(
-            (
-                "nodes",
-                "dense product",
-                "Gram product",
-                "growth",
-                "solve",
-                "processor",
-                "Newton",
-                "products",
-                "rate",
-            ),
-            lines,
-        ),
-        *beyond,
-        "",
-        "![Cost against width](width.png)",
-        "",
-        "## Memory",
-        "",
-        "What must be stored: as arrays of the size of q, five vectors of conjugate gradients (q, "
-        "step, residual, direction, product; for a single product q and the direction, which it "
-        "takes the place of), and f, sigma', sigma'', w p, df and du of the layers at hand. Where "
-        "these are not all layers, f, w p and df are kept where every stretch of the depth "
-        "starts, and the rest is made anew from the S x S matrices that are known. The peak is "
-        "the whole process's, some 0.2 GB of libraries included. Times of a row without a solve "
-        "are those of a gradient and of a product.",
-        "",
-        *table(
-            (
-                "nodes",
-                "samples",
-                "layers",
-                "at hand",
-                "what",
-                "wall clock",
-                "processor",
-                "q",
-                "must store",
-                "peak",
-                "ratio",
-                "rate",
-            ),
-            memory,
-        ),
-        "Not done: a whole solve of a million nodes with 16 samples and 32 layers, whose five "
-        "vectors alone are 20.5 GB. Next: the step's length along a direction from the tangent "
-        "alone, which makes one of the five superfluous; states made anew once per product "
-        "instead of twice; blocks of nodes shared by threads.",
-        "",
-        "Made by `python3 -m benchmarks.width`.",
-        "",
-    ]
-    return "\n".join(text)
+    return lines
 
 
 def picture(record: Row, path: Path) -> None:

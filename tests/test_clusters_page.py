@@ -1,5 +1,6 @@
 """The examples of docs/clusters.md: what can be known of them without a cluster."""
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -9,7 +10,8 @@ import yaml
 
 from fem_dnn.case.commands import Solver
 
-PAGE = (Path(__file__).parent.parent / "docs" / "clusters.md").read_text()
+DOCS = Path(__file__).parent.parent / "docs"
+PAGE = (DOCS / "clusters.md").read_text()
 
 
 def blocks(language: str) -> list[str]:
@@ -51,3 +53,10 @@ def test_mpi_job() -> None:
 def test_what_it_names_exists() -> None:
     for key in re.findall(r"`solver\.(\w+)`", PAGE):
         assert key in Solver.model_fields
+
+
+def test_what_it_says_of_groups_is_in_the_record() -> None:
+    rows, samples = json.loads((DOCS / "parallel.json").read_text())["solves"]
+    assert (rows["groups"], samples["groups"]) == (1, 2)
+    assert "ten times the sweeps](parallel.md) and more" in PAGE
+    assert samples["sweeps"] > 10 * rows["sweeps"]

@@ -119,13 +119,40 @@ class TestPage:
     def test_compares_with_the_fastest_peer_that_got_there(self):
         slow = record("torch_lbfgs", 30.0, reached=False, relative_gradient=3e-6)
         text = page.render([record("newton", 0.5), record("scipy_lbfgsb", 6.0), slow])
-        assert "| sine | SciPy L-BFGS-B, NumPy gradient | 12 | reached |" in text
+        assert "| sine | SciPy L-BFGS-B, NumPy gradient | 12 | reached | 14 / 14 |" in text
         assert "0 of 1 (in 30 s: 3e-06)" in text
         assert "> 60" in text
 
     def test_says_where_the_ratio_falls_short(self):
         text = page.render([record("newton", 0.5), record("jax_trust_ncg", 3.0)])
         assert "| sine | JAX + SciPy trust-ncg | 6 | **not reached** |" in text
+
+    def test_names_the_best_peer_beside_the_one_aimed_at(self):
+        tools = {"newton": 0.5, "casadi_ipopt": 30.0, "scipy_lbfgsb": 4.0}
+        records = [record(tool, time, table="tiny") for tool, time in tools.items()]
+        said = "| sine | CasADi + IPOPT | 60 | reached | SciPy L-BFGS-B, NumPy gradient | 8 |"
+        assert said in page.render(records)
+
+    def test_says_of_what_a_ratio_is_made(self):
+        ours = record("newton", 0.6, sweeps=300, gflops=48.0)
+        jax = record("jax_trust_ncg", 3.0, evaluations=50, hessian_products=225)
+        text = page.render([ours, jax])
+        assert "| 5 | **not reached** | 300 / 1 000 | 2 ms / 3 ms | 48 |" in text
+        assert (
+            "takes 300 sweeps and the fastest peer 1 000, and one of ours takes 0.7 times" in text
+        )
+        few = record("scipy_lbfgsb", 3.0, evaluations=75)
+        text = page.render([ours, few])
+        assert "*sine.* `newton` takes 300 sweeps here, more than the fastest peer's 150" in text
+
+    def test_holds_our_costs_against_their_aims(self):
+        size = {"table": "costs", "problem": "sine, 512 nodes, 512 samples, 32 layers"}
+        seconds = 6 * 512**3 * 32 / 40e9
+        ours = record("newton", 1.0, gflops=48.0, gradient=seconds, hessian=2 * seconds, **size)
+        assert "| 83.3% | 2.00 | reached |" in page.render([ours])
+        dear = ours | {"gradient": 1.1 * seconds, "hessian": 2.5 * seconds}
+        missed = "**not reached**: rate 75.8%, product 2.27 |"
+        assert missed in page.render([dear])
 
     def test_marks_ratios_across_sessions(self):
         text = page.render([record("newton", 0.5), record("torch_lbfgs", 9.0, session="before")])

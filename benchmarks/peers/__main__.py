@@ -32,8 +32,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchmarks.peers import page, records
+from benchmarks.revision import REPOSITORY, revision
 
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
 PROBLEMS = REPOSITORY / "benchmarks" / "problems"
 OURS = [str(REPOSITORY / "environment" / "enter"), "python3", "-m"]
 PEERS = REPOSITORY / "environment" / "peers"
@@ -185,15 +185,6 @@ def measure(
         return run(command, threads, max(patience, 600.0))
     command = [*THEIRS, "benchmarks.peers.worker", tool, str(file), *start]
     return run([*command, "--limit", str(limit)], threads, patience)
-
-
-def revision() -> str:
-    """The last commit that has changed our package; empty outside of a repository."""
-    command = ["git", "-C", str(REPOSITORY), "log", "-1", "--format=%h", "--", "fem_dnn"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
-    except OSError:
-        return ""
 
 
 def fill(name: str, given: argparse.Namespace, known: list[records.Record]) -> None:

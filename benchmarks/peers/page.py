@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from statistics import median
-from typing import Any
 
+from benchmarks.markdown import digits, duration, span, table
 from benchmarks.peers.records import DOCS, Record
+from benchmarks.peers.summary import (
+    NAMES,
+    groups,
+    of,
+    rate,
+    reached,
+    seconds,
+    sweeps,
+    times,
+)
+from benchmarks.peers.verdicts import PRODUCT, RATE, SIZE, cost_aim, reasons, verdict_table
 
 PATH = DOCS / "peers.md"
-
-NAMES = {
-    "newton": "**fem-dnn `newton`**",
-    "jax_trust_ncg": "JAX + SciPy trust-ncg",
-    "scipy_lbfgsb": "SciPy L-BFGS-B, NumPy gradient",
-    "torch_lbfgs": "PyTorch L-BFGS",
-    "torch_adam": "PyTorch Adam",
-    "casadi_ipopt": "CasADi + IPOPT",
-}
 
 COSTS = {
     "newton": "**fem-dnn**",
@@ -27,13 +29,11 @@ COSTS = {
     "torch_lbfgs": "PyTorch, autograd",
 }
 
-AIMS = {"solves": 10.0, "wide": 25.0, "tiny": 50.0}
-"""How many times as long as `newton` the best peer shall take; of `tiny`: CasADi."""
-
 HEAD = """# Beside the peers
 
-Made by `python3 -m benchmarks.peers TABLE` (TABLE: solves, tiny, wide, costs); do not edit. All
-runs are in [peers.json](peers.json).
+Made by `python3 -m benchmarks.peers TABLE` (TABLE: solves, tiny, wide, costs; page: none, only this
+page anew), which any Python from 3.11 starts outside of the environment; do not edit. All runs are
+in [peers.json](peers.json).
 
 Everybody solves the same discretised problem, from the same controls, to the same accuracy. Each
 peer reads it as arrays (`benchmarks/peers/discrete.py`) and is measured only where its objective
@@ -58,31 +58,17 @@ Methods may end at different minimisers.
 
 Seconds are the process's own ({threads}); on an idle machine they are the wall clock's, but this
 machine had {cores} cores for several jobs: the wall's clock, in brackets, says how busy it was.
-Medians over the runs (seeds 0, 1, ... of standard normal controls). "times" is the time divided by
-that of `newton`{marked}; "per gradient" is the time divided by the number of gradients, a Hessian
-product counted as two: what a solver's own work adds to the costs in the last table. The machine
-multiplied matrices at {rates} GFLOP/s, measured by NumPy in every process of ours.
+Medians over the runs (seeds 0, 1, ... of standard normal controls).
 
-Versions: {versions}; fem-dnn at the commits {revisions}.
-"""
+- "times" is the time divided by that of `newton`{marked}.
+- A sweep is a state or an adjoint; of the peers two are counted for a gradient and four for a
+  Hessian product (IPOPT's cannot be).
+- "per gradient" is the time divided by the number of gradients, a Hessian product counted as two:
+  what a solver's own work adds to the costs in the last table.
+- "rate" is the machine's, of square matrix products of order 1 500, in GFLOP/s, measured by NumPy
+  in every process of ours and in those of the last table.
 
-REASONS = """## Where the aim is not reached, and the next ideas
-
-- *What is left at 64 nodes.* `newton` takes far fewer sweeps than the peers, but pays more for
-  each. Of its time on `circles_1e-3` the objectives and gradients are a third, and run at half
-  the machine's rate; two fifths are directions (the metric's inverse, and two passes over eight
-  remembered pairs of vectors of controls, which do not fit into the cache), a sixth makes
-  metrics, a tenth is Newton's last step. Pairs in the few coordinates that the states span do not
-  serve: 1.5 to 4.5 times as much work was needed. Sweeps in single precision would serve until
-  the gradient has fallen to some 1e-3, which is half of the steps: by estimate a tenth of the
-  time. Next: the metric in single precision, as it shapes directions only; with derivatives in
-  depth penalised, its two products along the depth in one.
-- *The coarsest networks.* At 4 and 8 nodes the whole solve takes less than 0.1 s, mostly Python's
-  own: CasADi takes as little at 4 nodes, and a fiftieth of its time at 8 would be 20 ms. Next:
-  whole stretches of steps in C.
-- *Newton's last step.* Next: what has been learned as a preconditioner for its conjugate gradients.
-- *Gram form.* Its metric is that of L2, in which quasi-Newton steps save nothing. Next: the
-  pointwise term, K + K D K at every node, inverted there too.
+Versions: {versions}.
 """
 
 NOTE = "; ° where the two were measured in different sessions"
@@ -93,11 +79,11 @@ def render(records: Sequence[Record]) -> str:
     known = {
         key: [r for r in records if r["table"] == key] for key in {r["table"] for r in records}
     }
-    body = [_solves(known[name], AIMS[name], title) for name, title in TITLES if name in known]
+    body = [_solves(known[name], name, title) for name, title in TITLES if name in known]
     if "costs" in known:
         body.append(_costs(known["costs"]))
     marked = NOTE if any("°" in part for part in body) else ""
-    return "\n".join([_head(records, marked), *body, REASONS])
+    return "\n".join([_head(records, marked), *body, reasons(known)])
 
 
 TITLES = (
@@ -111,68 +97,28 @@ def _head(records: Sequence[Record], marked: str) -> str:
     versions: dict[str, str] = {}
     for record in records:
         versions |= record.get("versions", {})
-    revisions = sorted({record["revision"] for record in records if "revision" in record})
-    rates = [record["gflops"] for record in records if "gflops" in record]
     threads = sorted({record["threads"] for record in records})
     return HEAD.format(
         difference=max((record.get("difference", 0.0) for record in records), default=0.0),
         threads=" or ".join("one thread" if n == 1 else f"{n} threads" for n in threads),
         cores=max((record.get("cores", 0) for record in records), default=0),
         marked=marked,
-        rates=f"{min(rates):.0f} to {max(rates):.0f} (median {median(rates):.0f})"
-        if rates
-        else "?",
-        revisions=", ".join(revisions) or "unknown",
         versions=", ".join(f"{name} {version}" for name, version in sorted(versions.items())),
     )
 
 
-def _groups(records: Sequence[Record]) -> Iterable[tuple[str, dict[str, list[Record]]]]:
-    """Problems with more than one thread apart, and in each the records by tool."""
-
-    def natural(title: str) -> list[Any]:
-        return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", title)]
-
-    found: dict[str, dict[str, list[Record]]] = {}
-    for record in records:
-        many = f", {record['threads']} threads" if record["threads"] > 1 else ""
-        tools = found.setdefault(record["problem"] + many, {})
-        tools.setdefault(record["tool"], []).append(record)
-    for title in sorted(found, key=natural):
-        yield title, {name: found[title][name] for name in NAMES if name in found[title]}
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * 2 + ["---:"] * (len(head) - 2), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
-
-
-def _number(value: float) -> str:
-    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
-
-
-def _of(records: Sequence[Record], name: str) -> float:
-    return median(record[name] for record in records)
-
-
-def _reached(records: Sequence[Record]) -> list[Record]:
-    return [record for record in records if record.get("reached")]
-
-
-def _seconds(records: Sequence[Record]) -> float | None:
-    """Median time of a tool, a run that did not reach the accuracy taking its limit at least."""
-    times = [r["cpu_seconds"] for r in records if "cpu_seconds" in r]
-    return median(times) if times and len(times) == len(records) else None
-
-
-def _times(mine: Sequence[Record], ours: Sequence[Record]) -> str:
-    """How many times as long as ours; at least so many where the accuracy was not reached."""
-    own, theirs = _seconds(ours), _seconds(mine)
-    if own is None or theirs is None:
-        return ""
-    at_least = "" if 2 * len(_reached(mine)) > len(mine) else "> "
-    same = {r["session"] for r in mine} & {r["session"] for r in ours}
-    return f"{at_least}{_number(theirs / own)}{'' if same else '°'}"
+def _stated(records: Sequence[Record]) -> str:
+    """When a table was measured, and which state of our package."""
+    ours = [record for record in records if record["tool"] == "newton"]
+    commits = sorted({record["revision"] for record in ours if record.get("revision")})
+    sessions = sorted({record["session"] for record in records})
+    rates = [record["gflops"] for record in records if "gflops" in record]
+    return (
+        f"fem-dnn at {', '.join(commits) or 'commits that the records do not name'}; "
+        f"{'session' if len(sessions) == 1 else 'sessions'} {', '.join(sessions)} (UTC)"
+        + (f"; rates {span(rates, '.0f')} GFLOP/s" if rates else "")
+        + ".\n"
+    )
 
 
 def _solve_row(
@@ -183,31 +129,33 @@ def _solve_row(
         lead[1] += ", Gram form"
     for reason in ("absent", "refused", "ended"):
         if all(reason in record for record in mine):
-            return [*lead, mine[0][reason], *[""] * 8]
+            return [*lead, mine[0][reason], *[""] * 10]
     if tool == "torch_adam":
-        return [*lead, *_adam(mine[0], _seconds(ours))]
-    done = _reached(mine)
+        return [*lead, *_adam(mine[0], seconds(ours))]
+    done = reached(mine)
     seen = [record for record in mine if "cpu_seconds" in record]
-    reached = f"{len(done)} of {len(mine)}"
+    there = f"{len(done)} of {len(mine)}"
     if len(done) < len(seen):
         rest = [record for record in seen if not record["reached"]]
         over = all(record["cpu_seconds"] >= record["limit"] for record in rest)
         how = f"in {rest[0]['limit']:.0f} s" if over else "gave up"
-        reached += f" ({how}: {_of(rest, 'relative_gradient'):.0e})"
+        there += f" ({how}: {of(rest, 'relative_gradient'):.0e})"
     proof = ""
     if tool == "newton":
-        proof = _number(_of(mine, "seconds_with_proof") / _of(mine, "seconds"))
+        proof = digits(of(mine, "seconds_with_proof") / of(mine, "seconds"))
         proof = f"{proof} times"
     return [
         *lead,
-        reached,
-        f"{_number(_of(seen, 'cpu_seconds'))} ({_number(_of(seen, 'seconds'))})",
+        there,
+        f"{digits(of(seen, 'cpu_seconds'))} ({digits(of(seen, 'seconds'))})",
         proof,
-        _times(mine, ours) if tool != "newton" else "1",
-        f"{_of(seen, 'objective'):.5g}",
-        f"{_of(seen, 'evaluations'):.0f}",
-        f"{_of(seen, 'hessian_products'):.0f}" if _of(seen, "hessian_products") else "",
-        f"{1e3 * median(map(_per_gradient, seen)):.3g} ms",
+        times(mine, ours) if tool != "newton" else "1",
+        f"{of(seen, 'objective'):.5g}",
+        f"{median(map(sweeps, seen)):.0f}" if tool != "casadi_ipopt" else "",
+        f"{of(seen, 'evaluations'):.0f}",
+        f"{of(seen, 'hessian_products'):.0f}" if of(seen, "hessian_products") else "",
+        duration(median(map(_per_gradient, seen))),
+        rate(seen),
     ]
 
 
@@ -216,80 +164,50 @@ def _per_gradient(record: Record) -> float:
     return record["cpu_seconds"] / (record["evaluations"] + 2 * record["hessian_products"])
 
 
-def _adam(record: Record, seconds: float | None) -> list[str]:
+def _adam(record: Record, ours: float | None) -> list[str]:
     """What Adam had reached in the time that we took, of its curve."""
-    until = min(seconds or record["cpu_seconds"], record["cpu_seconds"])
+    until = min(ours or record["cpu_seconds"], record["cpu_seconds"])
     objectives = [objective for spent, objective in record["curve"] if spent <= until]
     lowest = f"{objectives[-1]:.5g}" if objectives else ""
-    return ["", _number(until), "", "", lowest, "", "", ""]
+    return ["", digits(until), "", "", lowest, *[""] * 5]
 
 
-def _solves(records: Sequence[Record], aim: float, title: str) -> str:
-    head = ("problem", "solver", "reached", "seconds", "with proof", "times", "objective")
-    rows, verdicts = [], []
-    for problem, tools in _groups(records):
+def _solves(records: Sequence[Record], name: str, title: str) -> str:
+    head = ("problem", "solver", "reached", "seconds", "with proof", "times", "objective", "sweeps")
+    rows = []
+    for problem, tools in groups(records):
         ours = tools.get("newton", [])
         rows += [_solve_row(problem, tool, mine, ours) for tool, mine in tools.items()]
-        verdicts.append(_verdict(problem, tools, aim))
-    text = _table((*head, "gradients", "Hessian products", "per gradient"), rows)
-    against = "CasADi" if aim == AIMS["tiny"] else "the best peer"
-    columns = ("problem", "fastest peer", f"times as long as we (aim: {aim:.0f}, {against})", "aim")
-    return f"## {title}\n\n{text}\n{_table(columns, verdicts)}"
-
-
-def _verdict(problem: str, tools: dict[str, list[Record]], aim: float) -> Sequence[str]:
-    """The ratio that is aimed at, and whether it is there."""
-    ours = tools.get("newton", [])
-    own = _seconds(_reached(ours))
-    wanted: Callable[[str], bool] = lambda tool: (  # noqa: E731
-        tool == "casadi_ipopt" if aim == AIMS["tiny"] else tool not in ("newton", "torch_adam")
-    )
-    done = {
-        tool: _seconds(mine)
-        for tool, mine in tools.items()
-        if wanted(tool) and 2 * len(_reached(mine)) > len(mine)
-    }
-    times = {tool: seconds for tool, seconds in done.items() if seconds is not None}
-    if own is None or len(_reached(ours)) < len(ours):
-        return [problem, "", "", "not reached: we did not get there in every run"]
-    if not times:
-        lower = [_seconds(mine) for tool, mine in tools.items() if wanted(tool)]
-        least = min((seconds for seconds in lower if seconds), default=None)
-        if least is None:
-            return [problem, "none took part", "", ""]
-        verdict = "reached" if least / own >= aim else "open: the peers were stopped too early"
-        return [problem, "none got there", f"> {_number(least / own)}", verdict]
-    best = min(times, key=lambda tool: times[tool])
-    return [problem, NAMES[best], _times(tools[best], ours), _word(times[best] / own >= aim)]
-
-
-def _word(reached: bool) -> str:
-    return "reached" if reached else "**not reached**"
+    solved = table((*head, "gradients", "Hessian products", "per gradient", "rate"), rows, text=2)
+    return "\n".join([f"## {title}\n", _stated(records), solved, verdict_table(records, name)])
 
 
 def _costs(records: Sequence[Record]) -> str:
-    head = ("problem", "by", "gradient", "of the rate", "Hessian product", "of the rate")
+    head = ("problem", "by", "rate", "gradient", "of the rate", "Hessian product", "of the rate")
     rows = []
-    for problem, tools in _groups(records):
+    for problem, tools in groups(records):
         nodes, samples, layers = map(int, re.findall(r"(\d+) (?:nodes|samples|layers)", problem))
         operations = 6.0 * nodes**2 * samples * layers
         for tool, mine in tools.items():
             if "absent" in mine[0]:
-                rows.append([problem, COSTS[tool], mine[0]["absent"], "", "", ""])
+                rows.append([problem, COSTS[tool], "", mine[0]["absent"], *[""] * 5])
                 continue
-            row = [problem, COSTS[tool]]
+            row, shares = [problem, COSTS[tool], rate(mine)], {}
             for name, work in (("gradient", operations), ("hessian", 2 * operations)):
                 if name in mine[0]:
-                    seconds = _of(mine, name)
-                    share = 1e-9 * work / seconds / _of(mine, "gflops")
-                    row += [f"{1e3 * seconds:.3g} ms", f"{share:.0%}"]
+                    shares[name] = 1e-9 * work / of(mine, name) / of(mine, "gflops")
+                    row += [duration(of(mine, name)), f"{shares[name]:.1%}"]
                 else:
                     row += ["", ""]
-            rows.append(row)
+            ratio = of(mine, "hessian") / of(mine, "gradient") if "hessian" in shares else None
+            row.append(f"{ratio:.2f}" if ratio is not None else "")
+            rows.append([*row, cost_aim(problem, tool, shares.get("gradient"), ratio)])
     return (
         "## What a gradient costs, and a Hessian product\n\n"
         "In per cent of the rate of matrix products measured in the same process, counting 6 "
         "nodes² samples layers operations for objective and gradient, and twice that for a product "
         "(as many as it needs where state and adjoint are known: ours keeps them, the others solve "
-        "for them again in every product). Median over a second of calls.\n\n"
-    ) + _table(head, rows)
+        "for them again in every product). Median over a second of calls. Aimed at on "
+        f"{SIZE}: {RATE:.0%} of the rate, a product for {PRODUCT} gradients.\n\n"
+        f"{_stated(records)}\n"
+    ) + table((*head, "in gradients", "aims"), rows, text=2)

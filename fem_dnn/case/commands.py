@@ -119,7 +119,8 @@ class Solver(Section):
     most one per sample. Not for the Gram form nor for all-at-once, sweep and layerwise, which have
     one group. auto: the number that moves the fewest numbers between ranks (docs/parallel.md); 1
     for newton where steps are measured by all samples: without bounds and without derivatives
-    penalised in width, or in depth with a mask."""
+    penalised in width, or in depth with a mask. There, more take many times the work
+    (docs/parallel.md)."""
     nested: CountOrZero = 0
     """Coarser meshes to solve on first: cells and layers are halved so many times (those of a mesh
     file are kept, its layers halved), the coarsest is solved from the initial guess, and every
