@@ -145,11 +145,11 @@ def _by_snes(descent: Descent) -> tuple[Linearisation, str]:
         snes.setJacobian(petsc.set_hessian, petsc.hessian, petsc.hessian)
         snes.setTolerances(rtol=0.0, atol=target, stol=0.0, max_it=descent.iterations_left)
         snes.setMaxFunctionEvaluations(1_000_000)
-        snes.setMonitor(monitor)
         if petsc.riesz is not None:
             snes.setConvergenceTest(l2_convergence)
         descent.options.suggest("snes_tr_delta0", descent.radius or _first_radius(descent))
         read_options(snes)
+        snes.setMonitor(monitor)  # now: -snes_monitor_cancel takes away those that are there
         descent.options.require_read()
         if descent.start.gradient_norm <= target:
             return descent.outcome(descent.start, "")

@@ -135,9 +135,9 @@ def descend_by_tao(
         tao.setMaximumIterations(limit)
         if hessian and descent.radius is not None:
             tao.setInitialTrustRegionRadius(descent.radius)
-        tao.setMonitor(monitor)
         tao.setSolution(x)
         read_options(tao)
+        tao.setMonitor(monitor)  # now: -tao_monitor_cancel takes away those that are there
         if bounds:
             tao.setVariableBounds(bounds)
         if petsc.riesz is not None or bounds:

@@ -1,5 +1,8 @@
 """What the methods share: kinks, options at a start that is a solution already, ksp_rtol."""
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 import pytest
 from helpers import random_problem
 from mpi4py import MPI
@@ -42,3 +45,28 @@ def test_snes_rtol_is_named() -> None:
     problem = random_problem(MPI.COMM_WORLD, scheme="resnet", cells=2)
     solution = solve_newton(problem, problem.controls.constant(), options={"snes_rtol": 0.5})
     assert not solution.converged and "-snes_rtol" in solution.reason
+
+
+BOUNDS = {"kernel": (-0.3, 0.3)}
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "bounds"),
+    [
+        ("newton", "snes", None),
+        ("newton", "tao", BOUNDS),
+        ("lbfgs", "tao", None),
+        ("all-at-once", "snes", None),
+    ],
+)
+def test_the_history_is_not_for_petsc_to_cancel(
+    method: str, name: str, bounds: Mapping[str, tuple[float, float]] | None
+) -> None:
+    """It is written by a monitor, which sets the accuracy of linear solves as well."""
+    problem = random_problem(MPI.COMM_WORLD, scheme="resnet", cells=2, bounds=bounds)
+    start, tolerances = problem.controls.constant(), Tolerances(rtol=1e-6)
+    expected = METHODS[method](problem, start, tolerances)
+    found = METHODS[method](problem, start, tolerances, options={f"{name}_monitor_cancel": None})
+    assert found.iterations == expected.iterations > 1
+    untimed = [replace(line, seconds=0.0) for line in expected.history]
+    assert [replace(line, seconds=0.0) for line in found.history] == untimed
