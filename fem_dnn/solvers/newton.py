@@ -29,7 +29,7 @@ from fem_dnn.problem import CurvatureCoordinates, Linearisation
 from fem_dnn.slab import SlabFailure
 from fem_dnn.solvers import tao
 from fem_dnn.solvers.approach import approach
-from fem_dnn.solvers.descent import Descent
+from fem_dnn.solvers.descent import NOT_FINITE, Descent
 from fem_dnn.solvers.frugal_newton import DELTA_0, descend_frugally
 from fem_dnn.solvers.method import Method, Way
 from fem_dnn.solvers.petsc import PREFIX, original_errors, read_options
@@ -64,9 +64,7 @@ REASONS = {
     SNES_REASON.DIVERGED_FUNCTION_COUNT: (
         "PETSc's limit of function evaluations was reached; raise -snes_max_funcs"
     ),
-    SNES_REASON.DIVERGED_FNORM_NAN: (
-        "the gradient is not finite; use more layers (mesh.depth.cells) or a smaller initial guess"
-    ),
+    SNES_REASON.DIVERGED_FNORM_NAN: NOT_FINITE,
     SNES_REASON.CONVERGED_FNORM_RELATIVE: (
         "-snes_rtol stopped it at a gradient norm of {gradient_norm:.2e}, before solver.rtol did"
     ),
@@ -90,8 +88,6 @@ def _descend_within_bounds(descent: Descent) -> tuple[Linearisation, str]:
 def _descend(descent: Descent) -> tuple[Linearisation, str]:
     """Approach a minimiser, then go on with Newton's steps."""
     try:
-        if not math.isfinite(descent.start.gradient_norm):
-            return descent.outcome(descent.start, REASONS[SNES_REASON.DIVERGED_FNORM_NAN])
         if _to_be_approached(descent):
             descent = replace(descent, start=approach(descent), radius=None)
         if descent.petsc.problem.frugal and not descent.options.user:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from helpers import random_problem
 from mpi4py import MPI
@@ -70,3 +71,16 @@ def test_the_history_is_not_for_petsc_to_cancel(
     assert found.iterations == expected.iterations > 1
     untimed = [replace(line, seconds=0.0) for line in expected.history]
     assert [replace(line, seconds=0.0) for line in found.history] == untimed
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("size", [1e38, 1e200])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_start_without_a_finite_gradient(method: str, size: float) -> None:
+    """It is infinite or no number, and so would be a tolerance relative to it."""
+    problem = random_problem(MPI.COMM_WORLD, activation="relu", scheme="resnet", points=range(9))
+    start = problem.controls.random(5, size)
+    assert not np.isfinite(problem.linearise(start).gradient_norm)
+    solution = METHODS[method](problem, start, Tolerances(rtol=1e-6))
+    assert not solution.converged and solution.iterations == 0
+    assert "the gradient is not finite; use more layers" in solution.reason
