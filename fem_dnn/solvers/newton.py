@@ -90,7 +90,7 @@ def _descend(descent: Descent) -> tuple[Linearisation, str]:
     try:
         if _to_be_approached(descent):
             descent = replace(descent, start=approach(descent), radius=None)
-        if descent.petsc.problem.frugal and not descent.options.user:
+        if descent.petsc.problem.frugal and descent.options.only_watch:
             return _by_fewer_vectors(descent)
         return _by_snes(descent)
     except SlabFailure as failure:
@@ -177,6 +177,7 @@ def _first_radius(descent: Descent) -> float:
 
 def _by_fewer_vectors(descent: Descent) -> tuple[Linearisation, str]:
     """Run the same method where vectors of controls are what memory goes for."""
+    descent.options.require_read()
     at, code = descend_frugally(descent)
     text = REASONS.get(code, "")
     if code == SNES_REASON.DIVERGED_TR_DELTA and descent.petsc.failure is not None:

@@ -9,10 +9,11 @@ from helpers import random_problem
 from mpi4py import MPI
 from numpy.typing import NDArray
 
+from fem_dnn.errors import BadInput
 from fem_dnn.gram import GramProblem
 from fem_dnn.gram.linearisation import GramLinearisation
 from fem_dnn.problem import Linearisation, Metric
-from fem_dnn.solvers import Tolerances, frugal_newton, solve_newton
+from fem_dnn.solvers import Tolerances, frugal_newton, newton, solve_newton
 from fem_dnn.solvers.frugal_newton import POOR
 
 pytestmark = pytest.mark.mpi
@@ -76,3 +77,26 @@ def test_a_gradient_that_is_not_finite_ends_it(
     assert not solution.converged and solution.iterations == 2
     assert "the gradient is not finite; use more layers" in solution.reason
     assert solution.hessian_solves == solution.history[-1].hessian_solves  # no step is looked for
+
+
+@pytest.mark.parametrize("name", ["snes_monitor", "ksp_view", "eps_max_it"])
+def test_options_that_only_watch_leave_the_way_as_it_is(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no SNES to be watched, which is said in the end."""
+    problem, start = problem_and_start()
+    expected = solve_newton(problem, start)
+    monkeypatch.delattr(newton, "_by_snes")
+    found = solve_newton(problem, start, options={name: 100})
+    lines = [line.gradient_norm for line in found.history]
+    assert lines == [line.gradient_norm for line in expected.history]
+    assert (f"option -{name} was read by nothing" in found.reason) == (name != "eps_max_it")
+
+
+def test_other_options_speak_of_petscs_newton() -> None:
+    problem, start = problem_and_start()
+    short = solve_newton(problem, start, options={"snes_max_it": 2})
+    assert short.iterations == 2 and not short.converged
+    for name in ("snes_nonsense", "nonsense_monitor"):
+        with pytest.raises(BadInput, match="nothing in this solve reads it"):
+            solve_newton(problem, start, options={name: 1})
