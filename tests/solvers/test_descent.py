@@ -1,13 +1,16 @@
-"""What the methods share: kinks, options at a start that is a solution already, ksp_rtol."""
+"""What the methods share: kinks, gradients that are not finite, the history, PETSc options."""
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 import pytest
 from helpers import random_problem
 from mpi4py import MPI
+from numpy.typing import NDArray
 
+from fem_dnn.problem import Linearisation
 from fem_dnn.solvers import METHODS, Tolerances, solve_newton
 
 pytestmark = pytest.mark.mpi
@@ -84,3 +87,33 @@ def test_a_start_without_a_finite_gradient(method: str, size: float) -> None:
     solution = METHODS[method](problem, start, Tolerances(rtol=1e-6))
     assert not solution.converged and solution.iterations == 0
     assert "the gradient is not finite; use more layers" in solution.reason
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("bounds", [None, BOUNDS])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_gradient_that_is_not_finite_on_the_way(
+    method: str,
+    bounds: Mapping[str, tuple[float, float]] | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where the objective is: no method goes on from there, nor calls it a solution."""
+    if method == "all-at-once" and bounds is not None:
+        pytest.skip("it knows no bounds")
+    computed, met = Linearisation.__dict__["gradient"].func, []
+
+    def gradient(at: Linearisation) -> NDArray[np.float64]:
+        met.append(at)
+        found = computed(at)
+        return found if len(met) <= 4 else np.full_like(found, np.nan)
+
+    lost = cached_property(gradient)
+    lost.__set_name__(Linearisation, "gradient")
+    problem = random_problem(MPI.COMM_WORLD, scheme="resnet", bounds=bounds)
+    start = problem.controls.constant()
+    monkeypatch.setattr(Linearisation, "gradient", lost)
+    solution = METHODS[method](problem, start)
+    assert not solution.converged and solution.iterations <= 4
+    # A line search of TAO's takes such a point for too long a step.
+    no_step = method == "lbfgs" and "the line search found no decrease" in solution.reason
+    assert no_step or "the gradient is not finite" in solution.reason
