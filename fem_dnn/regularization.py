@@ -23,6 +23,7 @@ from fem_dnn.collective import on_root
 from fem_dnn.controls import ControlParts, ControlSpace
 from fem_dnn.depth import DepthLevels
 from fem_dnn.derivative_forms import depth_form, width_form
+from fem_dnn.level_coupling import LevelCoupling
 from fem_dnn.native.blas import add_multiple
 from fem_dnn.team import share
 from fem_dnn.width import WidthSpace
@@ -180,40 +181,53 @@ class Regularization:
         return {name: w for name, w in self.terms.items() if present[name] and w.smooth}
 
     @cached_property
-    def _in_depth(self) -> Mapping[str, sparse.csr_array]:
+    def _couplings(self) -> Mapping[str, LevelCoupling]:
         """What acts on the levels of kernel and bias."""
-        return {name: self.forms.in_depth(weights) for name, weights in self.terms.items()}
+        in_depth = self.forms.in_depth
+        return {name: LevelCoupling(in_depth(weights)) for name, weights in self.terms.items()}
 
     def _apply(self, name: str, c: Array) -> Array:
         """R'' on a kernel [level, y, x] or a bias [level, x] (collective)."""
-        result: Array = (self._in_depth[name] @ c.reshape(len(c), -1)).reshape(c.shape)
+        result = np.zeros(c.shape)
+        self._couplings[name].add(c, result)
         weight = self.terms[name].width
         if weight:
             result += weight * self.forms.along_width(c)
         return result
 
+    def _of_arrays(self, control: Array) -> Mapping[str, Array]:
+        """R'' on those blocks of a control vector for which it takes whole arrays (collective).
+
+        Width derivatives couple nodes; and where samples are dealt out over groups, a rank's piece
+        of a block need not hold whole levels.
+        """
+        dealt_out = self.controls.groups.count > 1
+        names = [name for name, weights in self.smooth.items() if weights.width or dealt_out]
+        if not names:
+            return {}
+        parts = self.controls.split(control)
+        products = {name: self._apply(name, getattr(parts, name)) for name in names}
+        packed = self.controls.join(
+            ControlParts(products.get("kernel"), products.get("bias"), None, None)
+        )
+        return {name: packed[self.controls.blocks[name]] for name in names}
+
     def action(self, control: Array) -> Array:
         """R'' applied to a control vector, which is also R'(control) (collective)."""
-        if not self.smooth:
-            result = np.empty_like(control)
-        else:
-            parts = self.controls.split(control)
-            smooth = {name: self._apply(name, getattr(parts, name)) for name in self.smooth}
-            result = self.controls.join(
-                ControlParts(smooth.get("kernel"), smooth.get("bias"), None, None)
-            )
-        for name, block in self.controls.blocks.items():
-            if name not in self.smooth:
-                result[block] = self.tikhonov[name] * control[block]
+        result = np.zeros_like(control)
+        self.add_action(control, result)
         return result
 
     def add_action(self, control: Array, out: Array) -> None:
         """Add R'' control, which is also R'(control), to a control vector (collective)."""
-        if self.smooth:
-            out += self.action(control)
-            return
+        of_arrays = self._of_arrays(control)
         for name, block in self.controls.blocks.items():
-            self._add_multiple(self.tikhonov[name], control[block], out[block])
+            if name in of_arrays:
+                out[block] += of_arrays[name]
+            elif name in self.smooth:
+                self._couplings[name].add(control[block], out[block])
+            else:
+                self._add_multiple(self.tikhonov[name], control[block], out[block])
 
     @staticmethod
     def _add_multiple(factor: float, values: Array, out: Array) -> None:
@@ -224,12 +238,15 @@ class Regularization:
 
     def value(self, control: Array) -> float:
         """R at a control (collective)."""
-        if self.smooth:
-            return 0.5 * self.controls.dot(control, self.action(control)) + self.given
-        squares = sum(
-            self.tikhonov[name] * float(np.dot(control[block], control[block]))
-            for name, block in self.controls.blocks.items()
-        )
+        of_arrays, squares = self._of_arrays(control), 0.0
+        for name, block in self.controls.blocks.items():
+            c = control[block]
+            if name in of_arrays:
+                squares += float(np.dot(c, of_arrays[name]))
+            elif name in self.smooth:
+                squares += self._couplings[name].square(c)
+            else:
+                squares += self.tikhonov[name] * float(np.dot(c, c))
         return 0.5 * float(self.controls.sum(np.array(squares))) + self.given
 
     def energy(self, name: str, c: Array) -> float:

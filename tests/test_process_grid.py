@@ -68,6 +68,11 @@ CASES: dict[str, dict[str, Any]] = {
         network={"width_degree": 1, "depth_scheme": "dg0"},
         regularization={"kernel_depth": 0.02, "bias_width": 0.03, "kernel_width": 0.01},
     ),
+    "mask, penalised in depth": merged(
+        INTERVAL,
+        network={"depth_scheme": "resnet", "kernel_mask": "x < y + 0.3"},
+        regularization={"kernel_depth": 0.02, "bias_depth": 0.03},
+    ),
     "bounds, given bias": merged(
         INTERVAL,
         network={"bias": "x*t", "depth_scheme": "resnet"},

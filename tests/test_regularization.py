@@ -7,7 +7,7 @@ from mpi4py import MPI
 
 from fem_dnn.assembly import assemble
 from fem_dnn.case import Case
-from fem_dnn.controls import ControlValues
+from fem_dnn.controls import ControlParts, ControlValues
 from fem_dnn.verification import verify
 
 pytestmark = pytest.mark.mpi
@@ -113,6 +113,30 @@ def test_derivatives_stay_exact_with_smoothing(options: dict) -> None:
         WORLD, **{"loss": "mse", "learn_outputs": True, **options}, regularization=SMOOTH
     )
     assert verify(problem, random_control(problem)).passed
+
+
+@pytest.mark.parametrize("scheme", ["resnet", "dg1", "dg2"])
+@pytest.mark.parametrize("mask", [False, True])
+@pytest.mark.parametrize("comm", [WORLD, SELF])
+def test_depth_derivatives_act_on_every_entry_alike(
+    comm: MPI.Comm, mask: bool, scheme: str
+) -> None:
+    """M by the levels of kernel and bias as arrays, which a vector is not spread into."""
+    problem = random_problem(
+        comm, scheme=scheme, mask=mask, regularization=(0.01, 0.0, 0.0, 0.0, 0.05, 0.02)
+    )
+    controls, R = problem.controls, problem.regularization
+    control = random_control(problem)
+    parts = controls.split(control)
+    a, b = (R.forms.in_depth(R.terms[name]).toarray() for name in ("kernel", "bias"))
+    kernel = np.einsum("kl,lyx->kyx", a, parts.kernel)
+    expected = controls.join(ControlParts(kernel, b @ parts.bias, None, None))
+    found = R.action(control)
+    assert controls.norm(found - expected) < 1e-14 * controls.norm(expected)
+    value = 0.5 * controls.dot(control, expected)
+    assert R.value(control) == pytest.approx(value, rel=1e-14)
+    R.add_action(control, found)
+    assert controls.norm(found - 2 * expected) < 2e-14 * controls.norm(expected)
 
 
 def test_what_is_given_pays_for_its_derivatives_too() -> None:

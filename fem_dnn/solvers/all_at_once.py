@@ -12,6 +12,8 @@ The same is done where no step is found. The last line of the history is always 
 
 from __future__ import annotations
 
+import math
+
 from petsc4py import PETSc
 
 from fem_dnn.errors import BadInput
@@ -135,7 +137,9 @@ class LagrangeNewton:
         descent, iteration = self.descent, 0
         while True:
             norm = self._show(snes, iteration, x, f)
-            reason = snes.callConvergenceTest(iteration, x.norm(), 0.0, norm)
+            reason = _SNES.DIVERGED_FNORM_NAN
+            if math.isfinite(norm):
+                reason = snes.callConvergenceTest(iteration, x.norm(), 0.0, norm)
             last = iteration >= snes.max_it
             if reason or last:
                 self._solve_equations()

@@ -9,6 +9,7 @@ Hessian is that on the controls which no bound holds (`active_set`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -34,6 +35,10 @@ FORCING = 0.1
 """Largest relative accuracy asked of a linear solve."""
 
 WITHIN = "the gradient norm {gradient_norm:.2e} is within the tolerance"
+
+NOT_FINITE = (
+    "the gradient is not finite; use more layers (mesh.depth.cells) or a smaller initial guess"
+)
 
 MOVED = "; the initial guess was projected onto the bounds"
 
@@ -87,7 +92,9 @@ class Descent:
 
     def outcome(self, at: Linearisation, text: str) -> tuple[Linearisation, str]:
         """The point reached and the reason, with its numbers filled in."""
-        if at.gradient_norm <= self.target:
+        if not math.isfinite(at.gradient_norm):
+            text = NOT_FINITE
+        elif at.gradient_norm <= self.target:
             text = WITHIN
         iterations = len(self.history.iterations) - 1
         return at, text.format(gradient_norm=at.gradient_norm, iterations=iterations)

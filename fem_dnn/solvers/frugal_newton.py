@@ -65,10 +65,10 @@ def descend_frugally(descent: Descent) -> tuple[Linearisation, int]:
         SlabFailure: In an adjoint or a Hessian product.
     """
     problem, history, at = descent.petsc.problem, descent.history, descent.start
-    if not math.isfinite(at.gradient_norm):
-        return at, REASON.DIVERGED_FNORM_NAN
     first = radius = descent.radius or DELTA_0 * (at.length or 1.0)
-    while at.gradient_norm > descent.target:
+    while not at.gradient_norm <= descent.target:
+        if not math.isfinite(at.gradient_norm):
+            return at, REASON.DIVERGED_FNORM_NAN
         if descent.iterations_left == 0:
             return at, REASON.DIVERGED_MAX_IT
         if radius < SMALLEST * first:
@@ -82,11 +82,11 @@ def descend_frugally(descent: Descent) -> tuple[Linearisation, int]:
             ratio = _ratio(at, trial, step.decrease)
         except SlabFailure as failure:
             descent.petsc.failure, ratio = failure, math.nan
+        length = problem.controls.norm(step.z)
         if not ratio >= POOR:
-            radius *= POOR
+            radius = POOR * min(radius, length)  # or a step from within would come again
         elif ratio > GOOD and step.at_boundary:
             radius *= 2
-        length = problem.controls.norm(step.z)
         del step
         if ratio > ACCEPTED:
             at.forget()

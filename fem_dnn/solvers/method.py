@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -125,7 +126,10 @@ class Method:
                     descent = Descent(
                         petsc, at, target, tolerances, history, in_use, radius, escape
                     )
-                    at, reason = way.descend(descent)
+                    if math.isfinite(at.gradient_norm):
+                        at, reason = way.descend(descent)
+                    else:  # PETSc would take it for a mistake in the program
+                        at, reason = descent.outcome(at, "")
                     if not at.gradient_norm <= target:
                         curvature = Curvature(False, "")
                         break

@@ -29,7 +29,7 @@ from fem_dnn.problem import CurvatureCoordinates, Linearisation
 from fem_dnn.slab import SlabFailure
 from fem_dnn.solvers import tao
 from fem_dnn.solvers.approach import approach
-from fem_dnn.solvers.descent import Descent
+from fem_dnn.solvers.descent import NOT_FINITE, Descent
 from fem_dnn.solvers.frugal_newton import DELTA_0, descend_frugally
 from fem_dnn.solvers.method import Method, Way
 from fem_dnn.solvers.petsc import PREFIX, original_errors, read_options
@@ -64,9 +64,7 @@ REASONS = {
     SNES_REASON.DIVERGED_FUNCTION_COUNT: (
         "PETSc's limit of function evaluations was reached; raise -snes_max_funcs"
     ),
-    SNES_REASON.DIVERGED_FNORM_NAN: (
-        "the gradient is not finite; use more layers (mesh.depth.cells) or a smaller initial guess"
-    ),
+    SNES_REASON.DIVERGED_FNORM_NAN: NOT_FINITE,
     SNES_REASON.CONVERGED_FNORM_RELATIVE: (
         "-snes_rtol stopped it at a gradient norm of {gradient_norm:.2e}, before solver.rtol did"
     ),
@@ -90,11 +88,9 @@ def _descend_within_bounds(descent: Descent) -> tuple[Linearisation, str]:
 def _descend(descent: Descent) -> tuple[Linearisation, str]:
     """Approach a minimiser, then go on with Newton's steps."""
     try:
-        if not math.isfinite(descent.start.gradient_norm):
-            return descent.outcome(descent.start, REASONS[SNES_REASON.DIVERGED_FNORM_NAN])
         if _to_be_approached(descent):
             descent = replace(descent, start=approach(descent), radius=None)
-        if descent.petsc.problem.frugal and not descent.options.user:
+        if descent.petsc.problem.frugal and descent.options.only_watch:
             return _by_fewer_vectors(descent)
         return _by_snes(descent)
     except SlabFailure as failure:
@@ -145,11 +141,11 @@ def _by_snes(descent: Descent) -> tuple[Linearisation, str]:
         snes.setJacobian(petsc.set_hessian, petsc.hessian, petsc.hessian)
         snes.setTolerances(rtol=0.0, atol=target, stol=0.0, max_it=descent.iterations_left)
         snes.setMaxFunctionEvaluations(1_000_000)
-        snes.setMonitor(monitor)
         if petsc.riesz is not None:
             snes.setConvergenceTest(l2_convergence)
         descent.options.suggest("snes_tr_delta0", descent.radius or _first_radius(descent))
         read_options(snes)
+        snes.setMonitor(monitor)  # now: -snes_monitor_cancel takes away those that are there
         descent.options.require_read()
         if descent.start.gradient_norm <= target:
             return descent.outcome(descent.start, "")
@@ -181,6 +177,7 @@ def _first_radius(descent: Descent) -> float:
 
 def _by_fewer_vectors(descent: Descent) -> tuple[Linearisation, str]:
     """Run the same method where vectors of controls are what memory goes for."""
+    descent.options.require_read()
     at, code = descend_frugally(descent)
     text = REASONS.get(code, "")
     if code == SNES_REASON.DIVERGED_TR_DELTA and descent.petsc.failure is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,7 +30,8 @@ class Tolerances:
 
     def target(self, initial_gradient_norm: float) -> float:
         """Gradient norm at which a solve has converged."""
-        return max(self.atol, self.rtol * initial_gradient_norm)
+        relative = self.rtol * initial_gradient_norm
+        return max(self.atol, relative) if math.isfinite(relative) else self.atol
 
 
 @dataclass(frozen=True, eq=False)

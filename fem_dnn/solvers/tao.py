@@ -5,6 +5,8 @@ What L-BFGS, TAO's Newton types and Newton's method within bounds share.
 
 from __future__ import annotations
 
+import math
+
 from petsc4py import PETSc
 
 from fem_dnn.problem import Linearisation
@@ -118,7 +120,10 @@ def descend_by_tao(
 
     def l2_convergence(tao: PETSc.TAO) -> int:
         """The L2 norm of the projected gradient, in place of |T' gradient| or TAO's own."""
-        if petsc.at(tao.getSolution()).gradient_norm <= target:
+        norm = petsc.at(tao.getSolution()).gradient_norm
+        if not math.isfinite(norm):
+            return _TAO.DIVERGED_NAN
+        if norm <= target:
             return _TAO.CONVERGED_GATOL
         if tao.getIterationNumber() >= limit:
             return _TAO.DIVERGED_MAXITS
@@ -135,9 +140,9 @@ def descend_by_tao(
         tao.setMaximumIterations(limit)
         if hessian and descent.radius is not None:
             tao.setInitialTrustRegionRadius(descent.radius)
-        tao.setMonitor(monitor)
         tao.setSolution(x)
         read_options(tao)
+        tao.setMonitor(monitor)  # now: -tao_monitor_cancel takes away those that are there
         if bounds:
             tao.setVariableBounds(bounds)
         if petsc.riesz is not None or bounds:

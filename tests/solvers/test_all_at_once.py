@@ -324,6 +324,18 @@ def test_linear_solves_that_fail(monkeypatch) -> None:
     assert solution.iterations == 0 and np.array_equal(solution.control, start)
 
 
+def test_multipliers_that_overflow_end_it(monkeypatch) -> None:
+    """PETSc would take them for a mistake in the program."""
+
+    def overflow(self, at, trial, right):
+        return trial.with_multipliers(np.full_like(at.multipliers, np.nan))
+
+    monkeypatch.setattr(CompositeStep, "_with_new_multipliers", overflow)
+    solution = solve_all_at_once(*problem_and_start())
+    assert not solution.converged and "the gradient is not finite" in solution.reason
+    assert solution.iterations == 1 and solution.objective < solution.history[0].objective
+
+
 def test_state_that_cannot_be_solved_at_the_start() -> None:
     problem, _ = problem_and_start(scheme="dg1", activation="softplus")
     with pytest.raises(SlabFailure, match="use more layers"):
