@@ -19,13 +19,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from mpi4py import MPI
 from numpy.typing import NDArray
 from petsc4py import PETSc
 from slepc4py import SLEPc
 
 from fem_dnn.curvature_metric import curvature_coordinates, why_not
-from fem_dnn.problem import Coordinates, Linearisation, Metric
+from fem_dnn.problem import Coordinates, LearningProblem, Linearisation, Metric
 from fem_dnn.riesz import RieszMap
 from fem_dnn.slab import SlabFailure
 from fem_dnn.solvers.petsc import PREFIX, PetscProblem, original_errors, read_options
@@ -234,8 +233,31 @@ def choose_davidson(eps: SLEPc.EPS, preconditioner: object) -> None:
     pc.setPythonContext(preconditioner)
 
 
-DAVIDSON = {"basis": 20, "steps_per_restart": 20}
-"""Length of the Davidson method's basis, and its steps that one restart of Lanczos stands for."""
+DAVIDSON_STEPS = 20
+"""Steps of the Davidson method that one restart of Lanczos stands for."""
+
+SHORTEST, LONGEST = 6, 20
+"""Length of the Davidson method's basis."""
+
+ASIDE, A_STEP = 22, 3
+"""Vectors that SLEPc's Davidson method holds: so many, and so many more for one of the basis."""
+
+USUAL, WHERE_SHORT = 24, 6
+"""Least length of Lanczos' basis, and where memory is limited."""
+
+
+def _davidson_basis(problem: LearningProblem) -> int | None:
+    """The length of a basis that memory has room for; None: for none (collective)."""
+    length = min(LONGEST, (problem.room_for(MEMORY_BYTES) - ASIDE) // A_STEP)
+    if length >= SHORTEST:
+        return length
+    return SHORTEST if problem.remembered is None else None
+
+
+def _lanczos_basis(problem: LearningProblem) -> int:
+    """The same for Lanczos. A long basis saves products: 120 for the digits, not 400 by 24."""
+    least = USUAL if problem.remembered is None else WHERE_SHORT
+    return min(80, max(least, problem.room_for(MEMORY_BYTES)))
 
 
 def _extreme(
@@ -247,9 +269,7 @@ def _extreme(
     hessian = _FreeHessian(at, everything if free is None else free, metric)
     start = controls.random_direction(0)[hessian.free]
     n = int(controls.sum(np.array(len(start))))
-    # A long basis saves products: 120 for the digits, where one of 24 vectors took 400.
-    affordable = int(MEMORY_BYTES / (8 * max(len(start), 1)))
-    length = controls.comm.allreduce(min(80, max(24, affordable)), op=MPI.MIN)
+    length, basis = _lanczos_basis(petsc.problem), _davidson_basis(petsc.problem)
     count, max_restarts = min(wanted.count, n - len(wanted.beside)), wanted.max_restarts
     eps = SLEPc.EPS().create(petsc.comm)
     sizes = (len(start), n)
@@ -272,12 +292,12 @@ def _extreme(
             eps.setDeflationSpace(beside)
         lowest = wanted.which == SLEPc.EPS.Which.SMALLEST_REAL
         # Davidson's basis has to be smaller than the space; there Lanczos needs no help.
-        roomy = n > 2 * DAVIDSON["basis"] + len(beside)
+        roomy = basis is not None and n > 2 * basis + len(beside)
         preconditioner = _Preconditioner.of(hessian) if lowest and roomy else None
-        if preconditioner is not None:
+        if basis is not None and preconditioner is not None:
             choose_davidson(eps, preconditioner)
             vector.array_w[:] = preconditioner.start(start)
-            length, max_restarts = DAVIDSON["basis"], DAVIDSON["steps_per_restart"] * max_restarts
+            length, max_restarts = basis, DAVIDSON_STEPS * max_restarts
         eps.setDimensions(nev=count, ncv=min(max(length, 2 * count), n - len(beside)))
         eps.setTolerances(tol=wanted.tolerance, max_it=max_restarts)
         eps.setConvergenceTest(wanted.convergence)
