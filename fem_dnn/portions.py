@@ -18,7 +18,7 @@ is marched once where they march some layers several times, for the gradient too
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -52,8 +52,7 @@ class PortionedProblem(LearningProblem):
         """
         if not 1 <= count <= len(problem.sample_weights):
             raise ValueError(f"{count} portions of {len(problem.sample_weights)} samples")
-        known = {each.name: getattr(problem, each.name) for each in fields(LearningProblem)}
-        return cls(**known, count=count, resident=resident)
+        return cls(**problem.parts(), count=count, resident=resident)
 
     @cached_property
     def portions(self) -> list[tuple[slice, LearningProblem]]:
@@ -75,8 +74,7 @@ class PortionedProblem(LearningProblem):
 
     def of_samples(self, some: slice, weights: Array | None = None) -> LearningProblem:
         """The problem for some of the samples, whose trajectories are kept whole."""
-        known = {each.name: getattr(self, each.name) for each in fields(LearningProblem)}
-        return LearningProblem(**known).of_samples(some, weights)
+        return LearningProblem(**self.parts()).of_samples(some, weights)
 
     def linearise(self, control: Array) -> PortionedLinearisation:
         """Everything known at a control, computed when asked for. The control is not copied."""

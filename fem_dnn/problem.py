@@ -9,9 +9,9 @@ which owns everything that is known at one control, so that nothing is computed 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from mpi4py import MPI
@@ -155,6 +155,10 @@ class LearningProblem:
         tracked = self.tracking is not None
         with self.groups.failing_together(SlabFailure):
             return solve_state(self.network, weights, self.inputs, tracked=tracked)
+
+    def parts(self) -> dict[str, Any]:
+        """What a learning problem is made of, by name, to make one in another form."""
+        return {each.name: getattr(self, each.name) for each in fields(LearningProblem)}
 
     def room_for(self, usual: float) -> int:
         """How many vectors of controls solvers may remember (collective).

@@ -45,7 +45,7 @@ Cost and memory are O(nodes S^2) and O(nodes S) per level.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -92,10 +92,8 @@ class GramProblem(LearningProblem):
         if reason is not None:
             raise ValueError(reason)
         controls = GramControls(dense.controls, len(dense.sample_weights))
-        known = {each.name: getattr(dense, each.name) for each in fields(LearningProblem)}
-        return cls(
-            **known | {"controls": controls}, dense=dense, layers_at_once=layers_at_once, rows=rows
-        )
+        parts = dense.parts() | {"controls": controls}
+        return cls(**parts, dense=dense, layers_at_once=layers_at_once, rows=rows)
 
     @cached_property
     def form(self) -> GramForm:
