@@ -30,7 +30,7 @@ VECTORS = {"newton": 32, "lbfgs": 84, "gradient": 20}
 peaks of the process, docs/memory.md): SNES has eleven and conjugate gradients four, L-BFGS has 30
 pairs, and some of each are temporaries."""
 
-GRAM_VECTORS = 16
+GRAM_VECTORS = 23
 """The same for newton in Gram form, which has five and a short basis for the lowest eigenvalue."""
 
 SAMPLES = 6
