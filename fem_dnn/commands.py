@@ -25,7 +25,9 @@ from fem_dnn.case import require_given_controls, require_learning_problem
 from fem_dnn.checkpoint import Checkpoints
 from fem_dnn.error_estimate import ErrorEstimate, estimate_error
 from fem_dnn.gram.choice import choose_representation, made_dense, representation
+from fem_dnn.memory import within_memory
 from fem_dnn.nested import solve_nested
+from fem_dnn.portions import PortionedLinearisation
 from fem_dnn.process_grid import group_count, solve_on_grid
 from fem_dnn.progress import Progress
 from fem_dnn.request import CaseLike, Request, read_any
@@ -147,7 +149,9 @@ def solve(
     case = read_any(case, request)
     require_learning_problem(case)
     model = choose_representation(assemble(case, request.comm, activation=activation, width=width))
-    group_count(model, case.solver.method)  # refuses what cannot be before anything is written
+    # What cannot be is refused before anything is written.
+    group_count(model, case.solver.method)
+    within_memory(model)
     request.prepare_out()
     tolerances = Tolerances(case.solver.rtol, case.solver.atol, case.solver.max_iterations)
     checkpoints = Checkpoints.asked_for(request, model)
@@ -223,7 +227,12 @@ def solve_model(
             if solution.converged:
                 progress.close()
                 dense = made_dense(model, solution.at)
-                if dense is None:
+                if isinstance(solution.at, PortionedLinearisation):
+                    request.say(
+                        "the discretisation error is not estimated: it takes the states of all "
+                        "samples, for which solver.memory_gb leaves no room"
+                    )
+                elif dense is None:
                     request.say(
                         "the discretisation error is not estimated: the kernel is too large to be "
                         "made dense"

@@ -237,4 +237,6 @@ def curvature_metric(at: Linearisation) -> Metric | None:
 
 def curvature_coordinates(at: Linearisation) -> CurvatureCoordinates:
     """The coordinates of a point of a problem that has some (`why_not`; collective)."""
-    return SmoothCurvatureMetric(at) if at.problem.regularization.smooth else CurvatureMetric(at)
+    return at.of_typical(
+        SmoothCurvatureMetric if at.problem.regularization.smooth else CurvatureMetric
+    )

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from fem_dnn.adjoint import solve_adjoint
 from fem_dnn.losses import L2Loss
 from fem_dnn.nonlocal_operator import NonlocalOperator
-from fem_dnn.problem import Linearisation
+from fem_dnn.problem import LearningProblem, Linearisation
 
 Array = NDArray[np.float64]
 
@@ -127,7 +127,7 @@ def _of_nodes(at: Linearisation, weight: float) -> OutputSlopes | None:
     """The same where the outputs are the state itself, sqrt(h) f(T)."""
     problem, slope, operator = at.problem, at.state.slope, at.weights.operator
     space, (levels, nodes, samples) = problem.network.space, slope.shape
-    if samples > MAX_SAMPLES or nodewise_bytes(space.n_nodes, levels, samples) > MEMORY_BYTES:
+    if samples > MAX_SAMPLES or nodewise_bytes(space.n_nodes, levels, samples) > _room(problem):
         return None
     roots = np.sqrt(weight) / space.sqrt_weights[space.owned, None]
     nodewise = finite(_scale(at) * roots * slope)
@@ -162,6 +162,13 @@ def _scale(at: Linearisation) -> Array:
     return problem.controls.bias_scale[:, :, None] * np.sqrt(problem.sample_weights)
 
 
+def _room(problem: LearningProblem) -> float:
+    """Bytes on all ranks together, no more than a memory limit leaves."""
+    if problem.remembered is None:
+        return MEMORY_BYTES
+    return min(MEMORY_BYTES, problem.remembered * problem.controls.comm.size)
+
+
 def _few(samples: int, parts: int) -> bool:
     """Whether samples times parts are few."""
     return samples * parts <= FEW_COLUMNS
@@ -172,7 +179,7 @@ def _worth_sweeping(at: Linearisation, parts: int) -> bool:
     problem, (levels, _, samples) = at.problem, at.state.slope.shape
     if _few(samples, parts):
         return True
-    if 8.0 * levels * samples * parts * problem.network.space.n_nodes > MEMORY_BYTES:
+    if 8.0 * levels * samples * parts * problem.network.space.n_nodes > _room(problem):
         return False
     penalty = problem.controls.norm(problem.regularization.action(at.control))
     return at.gradient_norm < NEAR * penalty

@@ -8,7 +8,7 @@ output layer z_k = int_Y W_k f(T) dx + m_k, given or learned. A loss evaluated a
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -94,6 +94,9 @@ class TerminalLoss(Protocol):
     def at(self, f: Array, layer: OutputLayer | None) -> LossPoint:
         """The loss at the terminal states f, shape (n_local, samples)."""
 
+    def of_samples(self, some: slice, weights: Array) -> TerminalLoss:
+        """Those of some samples, with their weights w_s."""
+
 
 @dataclass(eq=False)
 class _L2Point:
@@ -134,6 +137,10 @@ class L2Loss:
         difference = f - self.targets
         values = self.space.sum(self.space.local_weights @ (difference * difference))
         return _L2Point(0.5 * self.weight * values, self.weight * difference, self.weight)
+
+    def of_samples(self, some: slice, weights: Array) -> L2Loss:
+        """Those of some samples; weights do not enter here."""
+        return replace(self, targets=np.ascontiguousarray(self.targets[:, some]))
 
 
 # Pointwise losses of the outputs z, shape (K, samples), against their targets. Each returns the
@@ -245,3 +252,7 @@ class OutputLoss:
         return _OutputPoint(
             self, layer, f, self.weight * values, self.weight * gradient, hessian, z
         )
+
+    def of_samples(self, some: slice, weights: Array) -> OutputLoss:
+        """Those of some samples, with their weights w_s."""
+        return replace(self, targets=self.targets[:, some], sample_weights=weights)

@@ -21,6 +21,8 @@ from fem_dnn.control_transfer import transfer_control, transfer_values
 from fem_dnn.controls import ControlSpace, ControlValues
 from fem_dnn.depth_projection import depth_projection
 from fem_dnn.ingredients import Ingredients, Samples
+from fem_dnn.memory import within_memory
+from fem_dnn.problem import LearningProblem
 from fem_dnn.slab import SlabFailure
 from fem_dnn.solvers import Solution, Tolerances
 from fem_dnn.solvers.history import Coarser, Iteration, Keep, Report, Waypoint
@@ -80,8 +82,7 @@ def solve_nested(
         SlabFailure: The state equation cannot be solved at the initial guess on the finest mesh.
         BadInput: There are fewer coarse cells than ranks.
     """
-    problem = model.problem
-    assert problem is not None
+    problem = within_memory(model)
     models = hierarchy(model)
     before = replace(problem.work)
     start = problem.linearise(model.initial)
@@ -113,7 +114,7 @@ def solve_nested(
     if resume is None:
         guess = transfer_control(origin, guess, problem.controls)
         before = replace(problem.work)
-        if not _better(model, guess, objective):
+        if not _better(problem, guess, objective):
             guess = model.initial
         own = own.plus(problem.work.minus(before))
     finest = _absolute(tolerances, tolerances.rtol, norm)
@@ -232,11 +233,10 @@ def _absolute(tolerances: Tolerances, rtol: float, norm: float) -> Tolerances:
     return Tolerances(0.0, max(tolerances.atol, rtol * norm), tolerances.max_iterations)
 
 
-def _better(model: Model, guess: Array, objective: float) -> bool:
+def _better(problem: LearningProblem, guess: Array, objective: float) -> bool:
     """Whether a guess has a lower objective."""
-    assert model.problem is not None
     try:
-        return model.problem.objective(guess) < objective
+        return problem.objective(guess) < objective
     except SlabFailure:
         return False
 

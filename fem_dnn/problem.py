@@ -8,12 +8,13 @@ which owns everything that is known at one control, so that nothing is computed 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
+from mpi4py import MPI
 from numpy.typing import NDArray
 
 from fem_dnn.adjoint import AdjointTrajectory, curvature_of, solve_adjoint, solve_second_adjoint
@@ -30,6 +31,7 @@ from fem_dnn.trajectories import Levelwise, StateTrajectory, TangentTrajectory, 
 from fem_dnn.work import Work
 
 Array = NDArray[np.float64]
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +103,8 @@ class LearningProblem:
         given: Kernel and bias that are given, not trained; None where there are none.
         given_outputs: The output layer where it is not learned; None for the l2 loss.
         work: Counts the sweeps.
+        remembered: Bytes per rank for what solvers remember besides the vectors that they need:
+            pairs of L-BFGS, bases of eigensolvers; None: as each of them likes (`room_for`).
     """
 
     network: Network
@@ -113,6 +117,7 @@ class LearningProblem:
     given: LayerWeights = field(default_factory=lambda: LayerWeights(None, None))
     given_outputs: OutputLayer | None = None
     work: Work = field(default_factory=Work)
+    remembered: float | None = None
 
     @property
     def groups(self) -> SampleGroups:
@@ -150,6 +155,40 @@ class LearningProblem:
         tracked = self.tracking is not None
         with self.groups.failing_together(SlabFailure):
             return solve_state(self.network, weights, self.inputs, tracked=tracked)
+
+    def parts(self) -> dict[str, Any]:
+        """What a learning problem is made of, by name, to make one in another form."""
+        return {each.name: getattr(self, each.name) for each in fields(LearningProblem)}
+
+    def room_for(self, usual: float) -> int:
+        """How many vectors of controls solvers may remember (collective).
+
+        Args:
+            usual: Bytes per rank where nothing has been said.
+        """
+        room = usual if self.remembered is None else self.remembered
+        vectors = int(room / (8 * max(self.controls.n_local, 1)))
+        return self.controls.comm.allreduce(vectors, op=MPI.MIN)
+
+    def of_samples(self, some: slice, weights: Array | None = None) -> LearningProblem:
+        """The problem for some of the samples, R and all; its work is counted by itself.
+
+        Args:
+            some: Which.
+            weights: Their weights w_s, where not as here.
+        """
+        w = self.sample_weights[some] if weights is None else weights
+        tracking = self.tracking
+        if tracking is not None:
+            tracking = replace(tracking, targets=np.ascontiguousarray(tracking.targets[..., some]))
+        return replace(
+            self,
+            inputs=np.ascontiguousarray(self.inputs[:, some]),
+            sample_weights=w,
+            loss=self.loss.of_samples(some, w),
+            tracking=tracking,
+            work=Work(),
+        )
 
     def tracking_costs(self, misfit: Array) -> Array:
         """(mu / 2) sum_s w_s int |f_s - g_s|^2 dt on every slab, shape (layers,) (collective).
@@ -283,11 +322,15 @@ class Linearisation:
 
         The derivative of J, whether it points out of the controls' bounds or not.
         """
-        loss = self.loss_point
-        pairs = [(self.adjoint.slopes, self.state.functions)]
-        gradient = self.sums(pairs, loss.functions, loss.offsets)
+        gradient = self.loss_gradient()
         self.problem.regularization.add_action(self.control, gradient)
         return gradient
+
+    def loss_gradient(self) -> Array:
+        """The reduced gradient of the loss alone, a new array (collective)."""
+        loss = self.loss_point
+        pairs = [(self.adjoint.slopes, self.state.functions)]
+        return self.sums(pairs, loss.functions, loss.offsets)
 
     @cached_property
     def projected_gradient(self) -> Array:
@@ -301,6 +344,19 @@ class Linearisation:
     def gradient_norm(self) -> float:
         """L2 norm of the reduced gradient, projected where the controls have bounds."""
         return self.problem.controls.norm(self.projected_gradient)
+
+    def of_typical(self, make: Callable[[Linearisation], Made]) -> Made:
+        """What is made of samples that may stand for all: here of all samples themselves.
+
+        Args:
+            make: Called with the linearisation of a problem whose samples these are (collective).
+        """
+        return make(self)
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether all pre-activations are zero on this rank."""
+        return not np.any(self.state.u)
 
     def forget(self) -> None:
         """Called where a solver has left this point for good; what is large may be dropped."""
@@ -346,9 +402,23 @@ class Linearisation:
         return self._change_of_gradient(np.zeros(self.problem.controls.n_local), inputs)
 
     def _change_of_gradient(self, direction: Array, inputs: Array | None) -> Array:
+        self.problem.work.hessians += 1
+        change = self.change_of_loss_gradient(direction, inputs)
+        self.problem.regularization.add_action(direction, change)
+        return change
+
+    def change_of_loss_gradient(self, direction: Array, inputs: Array | None = None) -> Array:
+        """Derivative of the loss's gradient in a direction of control and inputs (collective).
+
+        Args:
+            direction: Local control vector in L2-orthonormal coordinates.
+            inputs: df_I at this rank's nodes, shape (n_local, samples); None: 0.
+
+        Returns:
+            Local control vector, a new array.
+        """
         problem, network = self.problem, self.problem.network
         adjoint, curvature = self.adjoint, self.curvature
-        problem.work.hessians += 1
         parts = problem.controls.split(direction)
         change = problem.direction(parts)
         with problem.groups.failing_together(SlabFailure):
@@ -365,19 +435,17 @@ class Linearisation:
                 loss.terminal,
                 self._tracked(tangent.tracked),
             )
-        return self._gradient_tangent(direction, tangent, dq, loss)
+        return self._loss_gradient_tangent(tangent, dq, loss)
 
-    def _gradient_tangent(
-        self, direction: Array, tangent: TangentTrajectory, dq: Array, loss: LossTangent
+    def _loss_gradient_tangent(
+        self, tangent: TangentTrajectory, dq: Array, loss: LossTangent
     ) -> Array:
-        """Derivative of the gradient where those of state, adjoint and loss are known."""
+        """Derivative of the loss's gradient where those of state, adjoint and loss are known."""
         pairs: list[tuple[Levelwise, Levelwise]] = [
             (levelwise(dq), self.state.functions),
             (self.adjoint.slopes, tangent.functions),
         ]
-        product = self.sums(pairs, loss.functions, loss.offsets)
-        self.problem.regularization.add_action(direction, product)
-        return product
+        return self.sums(pairs, loss.functions, loss.offsets)
 
     def sums(
         self,

@@ -27,6 +27,7 @@ from fem_dnn.assembly import Model, given_weights, learning_problem
 from fem_dnn.controls import ControlParts, ControlSpace
 from fem_dnn.gram.choice import representation
 from fem_dnn.ingredients import Ingredients, Samples
+from fem_dnn.memory import within_memory
 from fem_dnn.network import Network
 from fem_dnn.problem import LearningProblem, Linearisation
 from fem_dnn.sample_groups import SampleGroups
@@ -119,17 +120,17 @@ def solve_on_grid(
     count = group_count(model, method.name)
     if count == 1:
         accuracy: Accuracy | None = model.train_accuracy if model.classifies else None
-        return method(model.problem, initial, tolerances, accuracy=accuracy, **how)
+        return method(within_memory(model), initial, tolerances, accuracy=accuracy, **how)
     grid = GridModel.of(model, SampleGroups.of(model.comm, count))
     ours, theirs = model.problem.controls, grid.problem.controls
     solution = method(
-        grid.problem,
+        within_memory(model, grid.problem),
         redistributed(initial, ours, theirs),
         tolerances,
         accuracy=grid.accuracy if model.classifies else None,
         **how,
     )
-    at = model.problem.linearise(redistributed(solution.control, theirs, ours))
+    at = within_memory(model).linearise(redistributed(solution.control, theirs, ours))
     return replace(solution, at=at)
 
 

@@ -39,6 +39,15 @@ class Work:
             self.hamiltonians + times * other.hamiltonians,
         )
 
+    def take_over(self, other: Work, part: float) -> None:
+        """Count a part of the equations solved elsewhere as solved here, and there no more.
+
+        Hessian products are counted where they are asked for.
+        """
+        self.states += part * other.states
+        self.adjoints += part * other.adjoints
+        other.states = other.adjoints = 0.0
+
     def minus(self, earlier: Work) -> Work:
         """What has been done since."""
         return self.plus(earlier, -1)

@@ -3,11 +3,20 @@
 import json
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-from benchmarks import parallel_page, robustness, sweep_page, two_ranks_page, width_aims, width_page
+from benchmarks import (
+    memory_page,
+    parallel_page,
+    robustness,
+    sweep_page,
+    two_ranks_page,
+    width_aims,
+    width_page,
+)
 from benchmarks.markdown import duration, number, span, table
 from benchmarks.revision import measured_with, revision
 
@@ -279,3 +288,33 @@ class TestRobustnessPage:
 
     def test_the_page_is_that_of_the_record(self):
         assert (DOCS / "robustness.md").read_text() == robustness.page(stored("robustness"))
+
+
+class TestMemory:
+    def test_is_that_of_its_record(self):
+        assert (DOCS / "memory.md").read_text() == memory_page.page(stored("memory"))
+
+    def test_knows_the_best_schedule(self):
+        """Against the recursion it solves: march to where the next checkpoint is best put."""
+
+        @cache
+        def best(steps, checkpoints):
+            if steps == 1:
+                return 0
+            if checkpoints == 1:
+                return steps * (steps - 1) // 2
+            return min(
+                first + best(steps - first, checkpoints - 1) + best(first, checkpoints)
+                for first in range(1, steps)
+            )
+
+        for steps in range(2, 33):
+            for checkpoints in range(1, 6):
+                expected = best(steps, checkpoints)
+                assert memory_page.revolve(steps, checkpoints) == expected, (steps, checkpoints)
+
+    def test_says_which_peaks_are_too_high(self):
+        record = stored("memory")
+        some = next(row for row in record["rows"] if row["limit"] is not None)
+        some["peak"] = 2 * some["limit"]
+        assert "lie above" in memory_page.page(record)

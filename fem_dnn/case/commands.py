@@ -121,6 +121,12 @@ class Solver(Section):
     for newton where steps are measured by all samples: without bounds and without derivatives
     penalised in width, or in depth with a mask. There, more take many times the work
     (docs/parallel.md)."""
+    memory_gb: Positive | None = None
+    """Memory in GB (1e9 bytes) that a rank may take in `solve`. Where the states of all samples do
+    not fit, the dense form takes samples a portion at a time and the Gram form layers, and makes
+    anew what it has dropped; what `--out` writes at the end, states and adjoints among it, comes on
+    top. Default: no limit, but the Gram form keeps 8 GB of states at most. For newton, lbfgs and
+    gradient."""
     nested: CountOrZero = 0
     """Coarser meshes to solve on first: cells and layers are halved so many times (those of a mesh
     file are kept, its layers halved), the coarsest is solved from the initial guess, and every

@@ -92,21 +92,8 @@ class GramProblem(LearningProblem):
         if reason is not None:
             raise ValueError(reason)
         controls = GramControls(dense.controls, len(dense.sample_weights))
-        return cls(
-            dense.network,
-            controls,
-            dense.inputs,
-            dense.sample_weights,
-            dense.loss,
-            dense.regularization,
-            dense.tracking,
-            dense.given,
-            dense.given_outputs,
-            dense.work,
-            dense,
-            layers_at_once,
-            rows,
-        )
+        parts = dense.parts() | {"controls": controls}
+        return cls(**parts, dense=dense, layers_at_once=layers_at_once, rows=rows)
 
     @cached_property
     def form(self) -> GramForm:

@@ -30,6 +30,9 @@ ARRAYS = 6
 """Numbers per level, node and sample of a stretch that a Hessian product needs at hand: f, sigma',
 sigma'', w p, df and du."""
 
+STARTS = 3
+"""Numbers per node and sample kept where a stretch starts: f, w p and df."""
+
 
 @dataclass(eq=False)
 class StretchState:

@@ -20,11 +20,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from mpi4py import MPI
 from numpy.typing import NDArray
 
 from fem_dnn.curvature_metric import curvature_coordinates
-from fem_dnn.problem import CurvatureCoordinates, LearningProblem, Linearisation
+from fem_dnn.problem import CurvatureCoordinates, Linearisation
 from fem_dnn.slab import SlabFailure
 from fem_dnn.solvers.descent import Descent
 from fem_dnn.solvers.limited_memory import LimitedMemory
@@ -72,7 +71,7 @@ def approach(descent: Descent) -> Linearisation:
         The point reached.
     """
     at, longest = descent.start, descent.radius or math.inf
-    pairs = _affordable(descent.petsc.problem)
+    pairs = min(PAIRS, descent.petsc.problem.room_for(MEMORY_BYTES))
     while pairs >= FEW_PAIRS and _worth_while(descent):
         stretch = _Stretch(descent, curvature_coordinates(at), pairs, longest)
         at = stretch.run(at)
@@ -81,13 +80,6 @@ def approach(descent: Descent) -> Linearisation:
         descent.history.add(at, stretch.last)
         longest = GROWTH * stretch.last
     return at
-
-
-def _affordable(problem: LearningProblem) -> int:
-    """How many pairs may be remembered (collective)."""
-    controls = problem.controls
-    pairs = int(MEMORY_BYTES / (8 * max(controls.n_local, 1)))
-    return controls.comm.allreduce(min(PAIRS, pairs), op=MPI.MIN)
 
 
 def _worth_while(descent: Descent) -> bool:

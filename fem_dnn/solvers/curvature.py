@@ -19,13 +19,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from mpi4py import MPI
 from numpy.typing import NDArray
 from petsc4py import PETSc
 from slepc4py import SLEPc
 
 from fem_dnn.curvature_metric import curvature_coordinates, why_not
-from fem_dnn.problem import Coordinates, Linearisation, Metric
+from fem_dnn.problem import Coordinates, LearningProblem, Linearisation, Metric
 from fem_dnn.riesz import RieszMap
 from fem_dnn.slab import SlabFailure
 from fem_dnn.solvers.petsc import PREFIX, PetscProblem, original_errors, read_options
@@ -234,8 +233,36 @@ def choose_davidson(eps: SLEPc.EPS, preconditioner: object) -> None:
     pc.setPythonContext(preconditioner)
 
 
-DAVIDSON = {"basis": 20, "steps_per_restart": 20}
-"""Length of the Davidson method's basis, and its steps that one restart of Lanczos stands for."""
+DAVIDSON_STEPS = 20
+"""Steps of the Davidson method that one restart of Lanczos stands for."""
+
+SHORTEST, LONGEST = 6, 20
+"""Length of the Davidson method's basis."""
+
+ASIDE, A_STEP = 22, 3
+"""Vectors that SLEPc's Davidson method holds: so many, and so many more for one of the basis."""
+
+LANCZOS, IN_A_METRIC, WHERE_SHORT = 80, 24, 6
+"""Length of Lanczos' basis at the most, in a problem's own metric, and where memory is limited. A
+long one saves products: 120 for the digits, not 400 by 24. It takes as many products before it is
+looked at for the first time, and in a metric, where most eigenvalues are one, far fewer will do:
+25 to 109 by 24 where 81 to 121 were taken by 80."""
+
+
+def _davidson_basis(problem: LearningProblem) -> int | None:
+    """The length of a basis that memory has room for; None: for none (collective)."""
+    length = min(LONGEST, (problem.room_for(MEMORY_BYTES) - ASIDE) // A_STEP)
+    if length >= SHORTEST:
+        return length
+    return SHORTEST if problem.remembered is None else None
+
+
+def _lanczos_basis(problem: LearningProblem, metric: Metric | None) -> int:
+    """The same for Lanczos."""
+    room = problem.room_for(MEMORY_BYTES)
+    if problem.remembered is not None:
+        return min(LANCZOS if metric is None else IN_A_METRIC, max(room, WHERE_SHORT))
+    return IN_A_METRIC if metric is not None else min(LANCZOS, max(room, IN_A_METRIC))
 
 
 def _extreme(
@@ -247,9 +274,7 @@ def _extreme(
     hessian = _FreeHessian(at, everything if free is None else free, metric)
     start = controls.random_direction(0)[hessian.free]
     n = int(controls.sum(np.array(len(start))))
-    # A long basis saves products: 120 for the digits, where one of 24 vectors took 400.
-    affordable = int(MEMORY_BYTES / (8 * max(len(start), 1)))
-    length = controls.comm.allreduce(min(80, max(24, affordable)), op=MPI.MIN)
+    length, basis = _lanczos_basis(petsc.problem, metric), _davidson_basis(petsc.problem)
     count, max_restarts = min(wanted.count, n - len(wanted.beside)), wanted.max_restarts
     eps = SLEPc.EPS().create(petsc.comm)
     sizes = (len(start), n)
@@ -272,12 +297,12 @@ def _extreme(
             eps.setDeflationSpace(beside)
         lowest = wanted.which == SLEPc.EPS.Which.SMALLEST_REAL
         # Davidson's basis has to be smaller than the space; there Lanczos needs no help.
-        roomy = n > 2 * DAVIDSON["basis"] + len(beside)
+        roomy = basis is not None and n > 2 * basis + len(beside)
         preconditioner = _Preconditioner.of(hessian) if lowest and roomy else None
-        if preconditioner is not None:
+        if basis is not None and preconditioner is not None:
             choose_davidson(eps, preconditioner)
             vector.array_w[:] = preconditioner.start(start)
-            length, max_restarts = DAVIDSON["basis"], DAVIDSON["steps_per_restart"] * max_restarts
+            length, max_restarts = basis, DAVIDSON_STEPS * max_restarts
         eps.setDimensions(nev=count, ncv=min(max(length, 2 * count), n - len(beside)))
         eps.setTolerances(tol=wanted.tolerance, max_it=max_restarts)
         eps.setConvergenceTest(wanted.convergence)

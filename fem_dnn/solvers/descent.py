@@ -139,7 +139,7 @@ class Curvature:
 def examine(petsc: PetscProblem, at: Linearisation, escape: bool) -> Curvature:
     """Look at the curvature of a critical point; of its kinks only, where `escape` is off."""
     smooth = at.problem.network.activation.smooth
-    if not smooth and not at.problem.controls.any_rank(bool(np.any(at.state.u))):
+    if not smooth and not at.problem.controls.any_rank(not at.at_rest):
         return Curvature(False, f"; but {KINK}")
     if not escape:
         return Curvature(True, " (a critical point: its curvature was not examined)")

@@ -204,10 +204,10 @@ class OptimalityPoint(Linearisation):
         driven = transpose(self.weights, everywhere, dq)
         driven += transpose(change, everywhere, self.adjoint.q)
         _, stages = integrate_back(network.levels, loss.terminal, driven, self._tracked(df.tracked))
+        control = self._loss_gradient_tangent(tangent, dq, loss)
+        problem.regularization.add_action(direction.control, control)
         return Unknowns(
-            stages - direction.multipliers,
-            self.state.slope * du - direction.slopes,
-            self._gradient_tangent(direction.control, tangent, dq, loss),
+            stages - direction.multipliers, self.state.slope * du - direction.slopes, control
         )
 
     def solve_linearised_state(self, right: Array, control: Array | None = None) -> Array:
