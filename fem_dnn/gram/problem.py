@@ -175,7 +175,7 @@ def why_not(problem: LearningProblem) -> str | None:
         return "the kernel is not a control"
     if controls.mask is not None:
         return "the kernel has a mask"
-    if controls.box is not None:
+    if controls.bounded:
         return "the controls have bounds"
     if R.smooth:
         return "derivatives of the controls are penalised"
