@@ -75,7 +75,7 @@ def write(path: Path, model: Model, waypoint: Waypoint) -> str | None:
         "coarser": None if waypoint.coarser is None else asdict(waypoint.coarser),
     }
     space, levels = model.network.space, model.network.levels
-    arrays = {name: a for name, a in vars(waypoint.control).items() if a is not None}
+    arrays: dict[str, Any] = dict(waypoint.control.arrays())
     arrays |= {"x": space.nodes, "control_t": levels.t, "checkpoint": np.array(json.dumps(text))}
 
     def fill(file: BinaryIO) -> None:

@@ -23,7 +23,7 @@ from fem_dnn.prediction import NETWORK_ARRAYS, read_trained, require_trained_act
 from fem_dnn.problem import Linearisation
 from fem_dnn.request import CaseLike, Request, read_any
 from fem_dnn.result_folder import draw, draw_confusion, write_failure, write_files, write_paraview
-from fem_dnn.results import provenance, solution_arrays
+from fem_dnn.results import KERNEL_NODES, provenance, solution_arrays
 from fem_dnn.slab import SlabFailure
 from fem_dnn.width_projection import StoredWidth, WidthNodes, width_projection
 
@@ -41,7 +41,9 @@ def transfer(
 
     Kernel, bias and learned outputs are L2-projected in width and depth; what the case gives
     (a mask, outputs that are not learned, a given kernel) is the case's own. The result folder
-    serves `predict`, and as `solver.initial = { kind = "file", ... }`.
+    serves `predict`, and as `solver.initial = { kind = "file", ... }`. Of a kernel in Gram form that
+    is too large to be written the factors are projected, onto a network of at most `KERNEL_NODES`
+    nodes, where the kernel is dense.
 
     Args:
         result_dir: Folder that `solve --out` has written.
@@ -54,7 +56,8 @@ def transfer(
 
     Raises:
         BadInput: The folder holds no network, or one of another domain, depth T, activation or
-            number of outputs, or with other parts trained.
+            number of outputs, or with other parts trained; or both networks are too wide for their
+            kernels to be written.
     """
     request, result_dir = request or Request(), Path(result_dir)
     case = read_any(case, request)
@@ -62,6 +65,7 @@ def transfer(
     trained = on_root(request.comm, lambda: read_trained(result_dir, TRANSFERRED))
     _require_same_network(case, trained, result_dir)
     model = assemble(case, request.comm, scaling=trained.get("scaling"))
+    _require_small(model, trained, result_dir)
     problem = model.problem
     assert problem is not None
     values = _projected(model, trained, result_dir)
@@ -123,6 +127,18 @@ def _require_same_network(case: Case, trained: Mapping[str, Any], folder: Path) 
             )
 
 
+def _require_small(model: Model, trained: Mapping[str, Any], folder: Path) -> None:
+    """A kernel that is too large to be written is projected onto a network where it is not."""
+    nodes = model.network.space.n_nodes
+    if "factors" in trained and nodes > KERNEL_NODES:
+        raise model.case.error(
+            "mesh.width",
+            f"has {nodes} nodes, but the kernel of the network in {folder}, in Gram form with "
+            f"{len(trained['x'])} nodes, is projected onto a dense one",
+            f"at most {KERNEL_NODES} nodes, or `fem-dnn predict` on its own mesh",
+        )
+
+
 def _projected(model: Model, trained: Mapping[str, Any], folder: Path) -> ControlValues:
     """The trained controls on the case's network, in file order (collective)."""
     case, space, levels = model.case, model.network.space, model.network.levels
@@ -156,11 +172,13 @@ def _projected(model: Model, trained: Mapping[str, Any], folder: Path) -> Contro
 def trained_controls(case: Case, trained: Mapping[str, Any]) -> ControlValues:
     """What the case trains, from the arrays of a trained network, in its file order."""
     learned = case.loss.train_outputs
+    kernel = case.network.kernel is True
     return ControlValues(
-        trained["kernel"] if case.network.kernel is True else None,
+        trained.get("kernel") if kernel else None,
         trained["bias"] if case.network.bias is True else None,
         trained.get("outputs") if learned else None,
         trained.get("offsets") if learned else None,
+        factors=trained.get("factors") if kernel else None,
     )
 
 
@@ -171,6 +189,8 @@ def _norm(case: Case, trained: Mapping[str, Any]) -> float:
     square = 0.0
     if controls.kernel is not None:
         square += float(np.einsum("k,x,y,kxy->", omega, h, h, controls.kernel**2, optimize=True))
+    if controls.factors is not None:
+        square += float(omega @ controls.factors.squares(h))
     if controls.bias is not None:
         square += float(omega @ controls.bias**2 @ h)
     if controls.outputs is not None and controls.offsets is not None:

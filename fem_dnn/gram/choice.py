@@ -79,7 +79,7 @@ def _obstacle(model: Model) -> tuple[str, str] | None:
         return wrong, 'solver.sample_groups = "auto"'
     if case.solver.nested:
         return "solver.nested transfers kernels between meshes", "solver.nested = 0"
-    if case.initial.kind != "zero":
+    if case.initial.kind not in ("zero", "file"):
         wrong = f"the initial guess, {case.initial.kind}, is no sum over the samples"
         return wrong, 'solver.initial = { kind = "zero" }'
     reason = why_not(model.problem)
