@@ -41,9 +41,9 @@ def transfer(
 
     Kernel, bias and learned outputs are L2-projected in width and depth; what the case gives
     (a mask, outputs that are not learned, a given kernel) is the case's own. The result folder
-    serves `predict`, and as `solver.initial = { kind = "file", ... }`. Of a kernel in Gram form that
-    is too large to be written the factors are projected, onto a network of at most `KERNEL_NODES`
-    nodes, where the kernel is dense.
+    serves `predict`, and as `solver.initial = { kind = "file", ... }`. Of a kernel in Gram form
+    that is too large to be written the factors are projected, onto a network of at most
+    `KERNEL_NODES` nodes, where the kernel is dense.
 
     Args:
         result_dir: Folder that `solve --out` has written.

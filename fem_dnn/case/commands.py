@@ -52,8 +52,11 @@ class Random(Section):
 
 
 class FromFile(Section):
-    """Controls of an earlier result on the same mesh. The Gram form starts from the ones of least
-    regularization that move the case's samples along the same way."""
+    """Controls of an earlier result on the same mesh.
+
+    The Gram form starts from the ones of least regularization that move the case's samples along
+    the same way.
+    """
 
     kind: Literal["file"] = "file"
     """The kind of initial guess."""
@@ -113,9 +116,9 @@ class Solver(Section):
     representation: Literal["auto", "dense", "gram"] = "auto"
     """How `solve` and `check` hold the kernel: dense, or as a sum over samples (gram; newton, from
     zero or a file, without mask, bounds or penalised derivatives), which costs O(nodes samples^2)
-    instead of O(nodes^2 samples). auto: gram where it is possible and there are 256 nodes, and 4 per sample,
-    or more. `critical`, `path`, `value`, `compare` and `solve --adapt` hold it dense and refuse
-    gram; auto is dense for them."""
+    instead of O(nodes^2 samples). auto: gram where it is possible and there are 256 nodes, and 4
+    per sample, or more. `critical`, `path`, `value`, `compare` and `solve --adapt` hold it dense
+    and refuse gram; auto is dense for them."""
     sample_groups: Groups = "auto"
     """Under MPI: `solve`, `check` and `compare` deal the samples out over so many groups of ranks,
     each with all width nodes distributed over its own ranks; a divisor of the number of ranks, at
