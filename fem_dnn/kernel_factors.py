@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse as sparse
 from numpy.typing import NDArray
 
-from fem_dnn.width import WidthSpace
+if TYPE_CHECKING:
+    from fem_dnn.width import WidthSpace  # pictures need these factors without dolfinx
 
 Array = NDArray[np.float64]
 
@@ -57,7 +59,7 @@ class KernelFactors:
         right = self.right[..., space.file_position] * space.sqrt_weights
         return np.matmul(right.swapaxes(1, 2), left)
 
-    def block(self, level: int, x: Array, y: Array) -> Array:
+    def block(self, level: int, x: NDArray[np.intp], y: NDArray[np.intp]) -> Array:
         """Values a(x, y) at some nodes of one level, shape (len(x), len(y))."""
         return np.asarray(self.left[level][:, x].T @ self.right[level][:, y])
 
