@@ -118,8 +118,8 @@ def _planar(nodes: WidthNodes) -> bool:
 
 def _edges(nodes: WidthNodes, some: Numbers) -> Array:
     """Where the cells of some nodes end: on Y, or among the numbers of all nodes from 1 on."""
-    edges = np.arange(len(nodes.x) + 1, dtype=np.float64) + 0.5
-    places = np.arange(len(nodes.x), dtype=np.float64) + 1
+    edges: Array = np.arange(len(nodes.x) + 1, dtype=np.float64) + 0.5
+    places: Array = np.arange(len(nodes.x), dtype=np.float64) + 1
     if not _planar(nodes) and nodes.edges is not None:
         edges, places = nodes.edges[0], nodes.x[:, 0]
     if len(some) == len(nodes.x):
