@@ -47,6 +47,10 @@ class KernelFactors:
         weight = json.loads(str(made_by))["case"]["regularization"]["kernel"]
         return cls(q / weight, control_state)
 
+    def arrays(self, weight: float) -> dict[str, Array]:
+        """What a result of a case with this lambda_a holds, for `of_result`."""
+        return dict(zip(STORED, (self.left * weight, self.right), strict=False))
+
     def on(self, space: WidthSpace) -> tuple[Array, Array]:
         """Both factors at this rank's nodes, shape (levels, n_local, R) twice."""
         left, right = (space.from_file_order(f) for f in (self.left, self.right))

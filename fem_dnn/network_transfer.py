@@ -18,6 +18,8 @@ from fem_dnn.controls import ControlValues
 from fem_dnn.depth import SCHEMES, DepthLevels
 from fem_dnn.depth_projection import depth_projection
 from fem_dnn.errors import BadInput
+from fem_dnn.factored_network import FactoredLinearisation
+from fem_dnn.gram.problem import why_not
 from fem_dnn.mesh import MeshArrays
 from fem_dnn.prediction import NETWORK_ARRAYS, read_trained, require_trained_activation
 from fem_dnn.problem import Linearisation
@@ -42,8 +44,9 @@ def transfer(
     Kernel, bias and learned outputs are L2-projected in width and depth; what the case gives
     (a mask, outputs that are not learned, a given kernel) is the case's own. The result folder
     serves `predict`, and as `solver.initial = { kind = "file", ... }`. Of a kernel in Gram form
-    that is too large to be written the factors are projected, onto a network of at most
-    `KERNEL_NODES` nodes, where the kernel is dense.
+    that is too large to be written the factors are projected; beyond `KERNEL_NODES` nodes they
+    stay factors, which the result holds as `q` and `control_state` (they are as many as the
+    samples times the source's levels that meet in one).
 
     Args:
         result_dir: Folder that `solve --out` has written.
@@ -56,8 +59,8 @@ def transfer(
 
     Raises:
         BadInput: The folder holds no network, or one of another domain, depth T, activation or
-            number of outputs, or with other parts trained; or both networks are too wide for their
-            kernels to be written.
+            number of outputs, or with other parts trained; or a wide one in Gram form, and the
+            case, as wide, has a mask, bounds or penalised derivatives.
     """
     request, result_dir = request or Request(), Path(result_dir)
     case = read_any(case, request)
@@ -65,19 +68,16 @@ def transfer(
     trained = on_root(request.comm, lambda: read_trained(result_dir, TRANSFERRED))
     _require_same_network(case, trained, result_dir)
     model = assemble(case, request.comm, scaling=trained.get("scaling"))
-    _require_small(model, trained, result_dir)
-    problem = model.problem
-    assert problem is not None
-    values = _projected(model, trained, result_dir)
+    at = _point(model, _projected(model, trained, result_dir), result_dir)
     request.prepare_out()
     started = time.perf_counter()
-    control = problem.controls.coordinates(values)
-    at = problem.linearise(control)
     try:
         if model.overflows(at.state.ends[-1]):
             return write_failure(model, OVERFLOW, request)
-        result = _result(model, at, problem.controls.norm(control) / _norm(case, trained))
+        result = _result(model, at, at.length / _norm(case, trained))
         arrays = solution_arrays(model, at) if request.out else {}
+        if isinstance(at, FactoredLinearisation):
+            arrays |= at.factors.arrays(case.regularization.kernel)
     except SlabFailure as failure:
         return write_failure(model, str(failure), request)
     result["seconds"] = time.perf_counter() - started
@@ -127,16 +127,26 @@ def _require_same_network(case: Case, trained: Mapping[str, Any], folder: Path) 
             )
 
 
-def _require_small(model: Model, trained: Mapping[str, Any], folder: Path) -> None:
-    """A kernel that is too large to be written is projected onto a network where it is not."""
-    nodes = model.network.space.n_nodes
-    if "factors" in trained and nodes > KERNEL_NODES:
+def _point(model: Model, values: ControlValues, folder: Path) -> Linearisation:
+    """The case's problem at the projected network.
+
+    Raises:
+        BadInput: The kernel is too large to be held dense, and the case asks for more of it than
+            its factors tell.
+    """
+    problem, nodes = model.problem, model.network.space.n_nodes
+    assert problem is not None
+    if values.factors is None or nodes <= KERNEL_NODES:
+        return problem.linearise(problem.controls.coordinates(values))
+    reason = why_not(problem)
+    if reason is not None:
         raise model.case.error(
             "mesh.width",
-            f"has {nodes} nodes, but the kernel of the network in {folder}, in Gram form with "
-            f"{len(trained['x'])} nodes, is projected onto a dense one",
-            f"at most {KERNEL_NODES} nodes, or `fem-dnn predict` on its own mesh",
+            f"has {nodes} nodes, for which the kernel of the network in {folder} stays in Gram "
+            f"form, but {reason}",
+            f"at most {KERNEL_NODES} nodes, or a case that has a Gram form",
         )
+    return FactoredLinearisation(problem, values)
 
 
 def _projected(model: Model, trained: Mapping[str, Any], folder: Path) -> ControlValues:

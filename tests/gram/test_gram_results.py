@@ -13,7 +13,7 @@ from mpi4py import MPI
 from program import batch, merged, write_case
 
 import fem_dnn
-from fem_dnn import network_transfer
+from fem_dnn import network_transfer, results
 from fem_dnn.results import write_arrays
 
 CASE = {
@@ -61,15 +61,43 @@ def test_its_factors_are_transferred_as_its_kernel_is(folder, mesh):
 
 
 @pytest.mark.mpi
-def test_where_the_target_is_too_wide_the_limit_is_named(folder, monkeypatch):
+@pytest.mark.parametrize("mesh", [(8, 2, "dg1"), (12, 3, "resnet"), (5, 1, "dg0")], ids=str)
+def test_between_wide_networks_the_kernel_stays_in_factors(folder, mesh, monkeypatch, tmp_path):
+    tables = on_mesh(*mesh)
+    whole = fem_dnn.transfer(folder / "whole", tables)
+    monkeypatch.setattr(network_transfer, "KERNEL_NODES", 4)
+    monkeypatch.setattr(results, "KERNEL_NODES", 4)
+    out = MPI.COMM_WORLD.bcast(tmp_path / "moved")
+    wide = fem_dnn.transfer(folder / "wide", tables, fem_dnn.Request(out=out))
+    for name in ("objective", "loss", "regularization", "norm_kept", "gradient_norm"):
+        assert wide[name] == pytest.approx(whole[name], rel=1e-10, abs=1e-12), name
+    # What it leaves is a network in Gram form like any other.
+    with np.load(out / "solution.npz") as file:
+        assert "kernel" not in file and file["q"].shape == file["control_state"].shape
+    predicted = fem_dnn.predict(out, tables)
+    assert predicted["accuracy"] == whole["train_accuracy"]
+    again = fem_dnn.transfer(out, tables)
+    assert again["objective"] == pytest.approx(whole["objective"], rel=1e-12)
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize(
+    ("section", "values", "reason"),
+    [
+        ("network", {"kernel_mask": "x - y < 0.5"}, "the kernel has a mask"),
+        ("bounds", {"bias": [-1.0, 1.0]}, "the controls have bounds"),
+        ("regularization", {"kernel_width": 0.1}, "derivatives of the controls are penalised"),
+    ],
+)
+def test_what_factors_do_not_tell_is_refused_by_name(folder, monkeypatch, section, values, reason):
     monkeypatch.setattr(network_transfer, "KERNEL_NODES", 9)
+    tables = {cells: merged(on_mesh(cells, 2, "dg1"), **{section: values}) for cells in (9, 10)}
     with pytest.raises(fem_dnn.BadInput) as refused:
-        fem_dnn.transfer(folder / "wide", on_mesh(10, 2, "dg1"))
+        fem_dnn.transfer(folder / "wide", tables[10])
     text = str(refused.value)
-    assert text.startswith("mesh.width: has 10 nodes, but the kernel of the network in ")
-    assert "at most 9 nodes" in text and "\n" not in text
-    assert fem_dnn.transfer(folder / "whole", on_mesh(10, 2, "dg1"))["converged"]
-    assert fem_dnn.transfer(folder / "wide", on_mesh(9, 2, "dg1"))["converged"]
+    assert text.startswith("mesh.width: has 10 nodes, for which the kernel of the network in ")
+    assert f"but {reason}; allowed: at most 9 nodes" in text and "\n" not in text
+    assert fem_dnn.transfer(folder / "wide", tables[9])["converged"]
 
 
 def started(folder: Path, name: str, **sections) -> dict:
