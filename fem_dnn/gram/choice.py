@@ -81,7 +81,8 @@ def _obstacle(model: Model) -> tuple[str, str] | None:
         return "solver.nested transfers kernels between meshes", "solver.nested = 0"
     if case.initial.kind not in ("zero", "file"):
         wrong = f"the initial guess, {case.initial.kind}, is no sum over the samples"
-        return wrong, 'solver.initial = { kind = "zero" }'
+        kink = case.network.activation == "relu"  # where no solve should start
+        return wrong, "" if kink else 'solver.initial = { kind = "zero" }'
     reason = why_not(model.problem)
     return None if reason is None else (reason, "")
 

@@ -104,3 +104,12 @@ def test_a_wide_case_is_validated_without_its_kernel(folder):
     assert "good for check, compare, critical, predict, solve" in free.out
     assert "good for check, compare, predict, solve" in bounded.out
     assert '"gram", but the controls have bounds' in refused.out
+
+
+def test_no_start_at_a_kink_is_advised(folder):
+    guess = "solver.initial={ kind = 'random' }"
+    words = ["solve", "case.toml", *GRAM, "--set"]
+    commands = [[*words, "network.activation=relu"], [*words, guess]]
+    relu, tanh = (outcome.err for [outcome] in batch(commands, folder=folder))
+    assert relu.endswith('allowed: "auto" or "dense"\n')
+    assert tanh.endswith('"dense"; or solver.initial = { kind = "zero" }\n')
