@@ -7,11 +7,10 @@ from collections.abc import Callable
 from fem_dnn.assembly import Model
 from fem_dnn.case import require_given_controls, require_learning_problem
 from fem_dnn.checking import trains
+from fem_dnn.commands import ready_to_solve
 from fem_dnn.comparison import require_comparable
 from fem_dnn.errors import BadInput
-from fem_dnn.gram.choice import choose_representation
 from fem_dnn.path_following import require_path
-from fem_dnn.process_grid import group_count
 from fem_dnn.searching import require_searchable
 from fem_dnn.valuing import require_small_problem
 
@@ -23,9 +22,9 @@ def accepting_commands(model: Model) -> tuple[list[str], list[str]]:
     wide case is looked at as quickly as a small one.
     """
     case = model.case
-    needs: dict[str, Callable[[], None]] = {
+    needs: dict[str, Callable[[], object]] = {
         "forward": lambda: require_given_controls(case),
-        "solve": lambda: _require_solvable(model),
+        "solve": lambda: ready_to_solve(model),
         "check": lambda: _require_checkable(model),
         "compare": lambda: require_comparable(model, ["newton"]),  # the least particular
         "transfer": lambda: require_learning_problem(case),
@@ -47,11 +46,6 @@ def accepting_commands(model: Model) -> tuple[list[str], list[str]]:
     return sorted(accepting), lines
 
 
-def _require_solvable(model: Model) -> None:
-    require_learning_problem(model.case)
-    group_count(choose_representation(model), model.case.solver.method)
-
-
 def _require_checkable(model: Model) -> None:
     if trains(model.case):
-        _require_solvable(model)
+        ready_to_solve(model)

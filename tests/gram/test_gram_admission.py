@@ -37,7 +37,8 @@ def folder(tmp_path_factory):
 def on_two_ranks(folder):
     commands = [[*words, *GRAM, "--out", "never"] for words in REFUSING.values()]
     groups = ["validate", "case.toml", "--set", "solver.sample_groups=2"]
-    return batch([*commands, groups, ["validate", "case.toml"]], ranks=2, folder=folder)
+    memory = ["validate", "case.toml", "--set", "solver.memory_gb=0.01"]
+    return batch([*commands, groups, memory, ["validate", "case.toml"]], ranks=2, folder=folder)
 
 
 def test_commands_that_hold_the_kernel_dense_refuse_the_gram_form_on_all_ranks(
@@ -53,10 +54,11 @@ def test_commands_that_hold_the_kernel_dense_refuse_the_gram_form_on_all_ranks(
     assert not (folder / "never").exists(), "refused before anything is written"
 
 
-def test_validate_says_what_groups_cannot_be(on_two_ranks):
-    *_, (groups, _), (admitted, _) = on_two_ranks
+def test_validate_says_what_groups_and_memory_cannot_be(on_two_ranks):
+    *_, (groups, _), (memory, _), (admitted, _) = on_two_ranks
     wrong = "solver.sample_groups is 2, for 1 samples"
     assert f"not for solve, check, compare: {wrong}" in groups.out
+    assert "not for solve, check: solver.memory_gb is 0.01, but" in memory.out
     everything = "check, compare, critical, path, predict, solve, transfer, value"
     assert f"good for {everything} (" in admitted.out
 
