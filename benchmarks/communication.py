@@ -182,11 +182,3 @@ def product_bound(rows: int, inner: int, columns: int, ranks: int) -> float:
     if ranks <= m * n / k**2:
         return 2 * sqrt(m * n * k**2 / ranks) - (m * k + n * k) / ranks
     return 3 * (m * n * k / ranks) ** (2 / 3) - (m * n + m * k + n * k) / ranks
-
-
-def memory_bound(rows: int, inner: int, columns: int, ranks: int, memory: float) -> float:
-    """The same where a rank has room for so many words: m n k / (2 sqrt 2 P sqrt M) - M.
-
-    Irony, Toledo & Tiskin, J. Parallel Distrib. Comput. 64, 2004; vacuous where memory is ample.
-    """
-    return max(0.0, rows * inner * columns / (2 * sqrt(2) * ranks * sqrt(memory)) - memory)

@@ -5,44 +5,47 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from fem_dnn.assembly import Model
-from fem_dnn.case import (
-    Case,
-    require_given_controls,
-    require_learning_problem,
-    require_one_group,
-    require_unbounded,
-)
+from fem_dnn.case import require_given_controls, require_learning_problem
+from fem_dnn.checking import trains
+from fem_dnn.commands import ready_to_solve
+from fem_dnn.comparison import require_comparable
 from fem_dnn.errors import BadInput
 from fem_dnn.path_following import require_path
+from fem_dnn.searching import require_searchable
 from fem_dnn.valuing import require_small_problem
 
 
 def accepting_commands(model: Model) -> tuple[list[str], list[str]]:
     """The commands that accept a model's case, sorted, and a line on each that does not.
 
-    `path` and `value` are looked at where the case has their sections.
+    `path` and `value` are looked at where the case has their sections. Nothing is computed: a
+    wide case is looked at as quickly as a small one.
     """
     case = model.case
-    needs: dict[tuple[str, ...], Callable[[Case], None]] = {
-        ("forward",): require_given_controls,
-        ("solve", "compare", "transfer"): require_learning_problem,
-        ("critical",): _require_searchable,
+    needs: dict[str, Callable[[], object]] = {
+        "forward": lambda: require_given_controls(case),
+        "solve": lambda: ready_to_solve(model),
+        "check": lambda: _require_checkable(model),
+        "compare": lambda: require_comparable(model, ["newton"]),  # the least particular
+        "transfer": lambda: require_learning_problem(case),
+        "critical": lambda: require_searchable(case),
     }
     if "path" in case.model_fields_set:
-        needs["path",] = require_path
+        needs["path"] = lambda: require_path(case)
     if "value" in case.model_fields_set:
-        needs["value",] = lambda case: require_small_problem(model)
-    accepting, refusing = ["check", "predict"], []
-    for commands, require in needs.items():
+        needs["value"] = lambda: require_small_problem(model)
+    accepting = ["predict"]
+    refusing: dict[str, list[str]] = {}
+    for command, require in needs.items():
         try:
-            require(case)
-            accepting += commands
+            require()
+            accepting.append(command)
         except BadInput as problem:
-            refusing.append(f"not for {', '.join(commands)}: {problem.key} {problem.wrong}")
-    return sorted(accepting), refusing
+            refusing.setdefault(f"{problem.key} {problem.wrong}", []).append(command)
+    lines = [f"not for {', '.join(commands)}: {why}" for why, commands in refusing.items()]
+    return sorted(accepting), lines
 
 
-def _require_searchable(case: Case) -> None:
-    require_learning_problem(case)
-    require_unbounded(case)
-    require_one_group(case, "critical")
+def _require_checkable(model: Model) -> None:
+    if trains(model.case):
+        ready_to_solve(model)

@@ -54,7 +54,7 @@ def write_adapted(
     initial = model.ingredients.initial
     if initial is not None:
         tables["solver"]["initial"] = {"kind": "file", "path": ARRAYS}
-        named |= {name: values for name, values in vars(initial).items() if values is not None}
+        named |= initial.arrays()
 
     def write() -> None:
         if writes_mesh:

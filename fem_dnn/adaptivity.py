@@ -17,7 +17,7 @@ from scipy.sparse import csr_array
 from fem_dnn.activations import Activation
 from fem_dnn.adapted_case import write_adapted
 from fem_dnn.assembly import Discretisation, Model, assemble
-from fem_dnn.case import require_learning_problem
+from fem_dnn.case import require_dense, require_learning_problem
 from fem_dnn.collective import on_root
 from fem_dnn.commands import Run, solve_model, write_run
 from fem_dnn.control_transfer import transfer_control
@@ -84,6 +84,8 @@ def solve_adaptively(
     if request.checkpoint is not None or request.checkpoint_every is not None or request.resume:
         raise BadInput(None, "--adapt", "writes no checkpoints", "--checkpoint and --resume alone")
     require_learning_problem(case)
+    # Every solution is carried to the next mesh, and estimated there, as a dense kernel.
+    require_dense(case, "solve --adapt")
     base = model = assemble(case, request.comm, activation=activation)
     request.prepare_out()
     start: Array | None = None

@@ -193,7 +193,7 @@ class Model:
             start = controls.constant(guess.kernel, guess.bias)
         elif guess.kind == "file":
             assert self.ingredients.initial is not None
-            start = controls.coordinates(self.ingredients.initial)
+            start = self.problem.control_of(self.ingredients.initial)
         else:
             start = np.zeros(controls.n_local)
         if controls.outputs and guess.kind != "file":

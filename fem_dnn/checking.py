@@ -40,7 +40,7 @@ def check(case: CaseLike, request: Request | None = None) -> dict[str, Any]:
     request = request or Request()
     case = read_any(case, request)
     checks: list[Check] = []
-    if _trains(case):
+    if trains(case):
         run = commands.solve(case, request)
         result = run.result
         subject = None
@@ -71,7 +71,8 @@ def check(case: CaseLike, request: Request | None = None) -> dict[str, Any]:
     return result
 
 
-def _trains(case: Case) -> bool:
+def trains(case: Case) -> bool:
+    """Whether `check` has a learning problem to solve first."""
     network = case.network
     return network.kernel is True or network.bias is True or case.loss.train_outputs
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from fem_dnn import checkpoint_file
 from fem_dnn.assembly import Model
 from fem_dnn.collective import on_root
+from fem_dnn.gram.choice import representation
 from fem_dnn.request import Request
 from fem_dnn.slab import SlabFailure
 from fem_dnn.solvers import Solution
@@ -94,9 +95,10 @@ class Checkpoints:
             on_root(self.model.comm, lambda: self.path.unlink(missing_ok=True))
         elif self._latest is not None:
             self._write(self._latest())
+            form = representation(self.model)
             self.say(
-                f"{self.path} is left: --resume goes on from it, with another solver.method, "
-                "solver.rtol or solver.max_iterations if need be"
+                f"{self.path} is left: --resume goes on from it; "
+                f"{checkpoint_file.may_change(form)} may differ"
             )
 
     def _write(self, waypoint: Waypoint) -> None:

@@ -37,6 +37,12 @@ FORMAT = 1
 PROBLEM = ("mesh", "network", "data", "loss", "regularization", "bounds")
 """Sections of a case that say what is solved."""
 
+_RESUMING = {
+    "gram": 'solver.representation = "gram" with solver.method = "newton"',
+    "dense": 'solver.representation = "dense"',
+}
+"""How a solve goes on from a checkpoint of either form."""
+
 ALIKE = 1e-9
 """Numbers that differ by less than this, relative, are the same on other ranks or machines."""
 
@@ -69,7 +75,7 @@ def write(path: Path, model: Model, waypoint: Waypoint) -> str | None:
         "coarser": None if waypoint.coarser is None else asdict(waypoint.coarser),
     }
     space, levels = model.network.space, model.network.levels
-    arrays = {name: a for name, a in vars(waypoint.control).items() if a is not None}
+    arrays: dict[str, Any] = dict(waypoint.control.arrays())
     arrays |= {"x": space.nodes, "control_t": levels.t, "checkpoint": np.array(json.dumps(text))}
 
     def fill(file: BinaryIO) -> None:
@@ -117,17 +123,21 @@ def read(path: Path, model: Model) -> Waypoint | None:
                 f"has the format {text['format']} (fem-dnn {text['version']})",
                 f"format {FORMAT}; start without --resume",
             )
-        _require_same_case(path, text["case"], _tables(model.case))
+        names = {"kernel", "bias", "outputs", "offsets", "q"} & set(file.files)
+        form, form_there = representation(model), "gram" if "q" in names else "dense"
+        _require_same_case(path, form_there, text["case"], _tables(model.case))
         space, levels = model.network.space, model.network.levels
         for name, here in (("x", space.nodes), ("control_t", levels.t)):
             there = file[name]
             if there.shape != here.shape or not np.allclose(there, here, rtol=1e-10, atol=1e-12):
-                raise _another_case(path, "the mesh was another one")
-        names = {"kernel", "bias", "outputs", "offsets", "q"} & set(file.files)
-        form, form_there = representation(model), "gram" if "q" in names else "dense"
+                raise _another_case(path, form_there, "the mesh was another one")
         if form != form_there:
-            wrong = f"was left by a solve in {form_there} form, and this one is in {form} form"
-            raise BadInput(str(path), None, wrong, f'solver.representation = "{form_there}"')
+            named = {
+                "gram": "in Gram form, which newton alone knows",
+                "dense": "with a dense kernel",
+            }
+            wrong = f"was left by a solve {named[form_there]}, and this one is {named[form]}"
+            raise BadInput(str(path), None, wrong, _RESUMING[form_there])
         control = ControlValues(**{name: file[name] for name in names})
     coarser = text["coarser"]
     if coarser is not None:
@@ -156,11 +166,11 @@ def _flat(tables: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield prefix + name, value
 
 
-def _require_same_case(path: Path, there: dict[str, Any], here: dict[str, Any]) -> None:
+def _require_same_case(path: Path, form: str, there: dict[str, Any], here: dict[str, Any]) -> None:
     for key in sorted(there.keys() | here.keys()):
         was, is_now = (shown(of[key]) if key in of else "not given" for of in (there, here))
         if there.get(key) != here.get(key):
-            raise _another_case(path, f"{key} was {was} and is {is_now}")
+            raise _another_case(path, form, f"{key} was {was} and is {is_now}")
 
 
 def require_same_start(path: Path, model: Model, waypoint: Waypoint) -> None:
@@ -177,14 +187,20 @@ def require_same_start(path: Path, model: Model, waypoint: Waypoint) -> None:
         if not math.isclose(was, is_now, rel_tol=ALIKE, abs_tol=scale):
             raise _another_case(
                 path,
+                representation(model),
                 f"the {what} at the initial guess was {was:.10g} and is {is_now:.10g} (are the "
                 "data the same?)",
             )
 
 
-def _another_case(path: Path, wrong: str) -> BadInput:
-    allowed = (
-        "the same case but for solver.method, rtol, atol, max_iterations and escape; or start "
-        "without --resume"
-    )
+def may_change(form: str) -> str:
+    """The keys of a case that may change from a checkpoint of a form (gram | dense) to its use."""
+    keys = ["rtol", "atol", "max_iterations", "escape"]
+    if form == "dense":
+        keys.insert(0, "method")  # the Gram form is newton's alone
+    return f"solver.{', '.join(keys[:-1])} and {keys[-1]}"
+
+
+def _another_case(path: Path, form: str, wrong: str) -> BadInput:
+    allowed = f"the same case but for {may_change(form)}; or start without --resume"
     return BadInput(str(path), None, f"belongs to another case: {wrong}", allowed)

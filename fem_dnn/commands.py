@@ -148,10 +148,7 @@ def solve(
     request = request or Request()
     case = read_any(case, request)
     require_learning_problem(case)
-    model = choose_representation(assemble(case, request.comm, activation=activation, width=width))
-    # What cannot be is refused before anything is written.
-    group_count(model, case.solver.method)
-    within_memory(model)
+    model = ready_to_solve(assemble(case, request.comm, activation=activation, width=width))
     request.prepare_out()
     tolerances = Tolerances(case.solver.rtol, case.solver.atol, case.solver.max_iterations)
     checkpoints = Checkpoints.asked_for(request, model)
@@ -160,6 +157,19 @@ def solve(
     if checkpoints is not None and run.solution is not None:
         checkpoints.end(run.solution)
     return run
+
+
+def ready_to_solve(model: Model) -> Model:
+    """A model in the form that its case asks for (collective).
+
+    Raises:
+        BadInput: It cannot be solved as asked; refused before anything is computed or written.
+    """
+    require_learning_problem(model.case)
+    model = choose_representation(model)
+    group_count(model, model.case.solver.method)
+    within_memory(model)
+    return model
 
 
 def solve_model(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from fem_dnn.assembly import assemble
-from fem_dnn.case import require_learning_problem
+from fem_dnn.assembly import Model, assemble
+from fem_dnn.case import require_dense, require_learning_problem
 from fem_dnn.collective import on_root
 from fem_dnn.errors import BadInput, shown
 from fem_dnn.process_grid import group_count, solve_on_grid
@@ -43,14 +43,10 @@ def compare(
     request = request or Request()
     require_methods(methods)
     case = read_any(case, request)
-    require_learning_problem(case)
     model = assemble(case, request.comm)
+    require_comparable(model, methods)
     problem = model.problem
     assert problem is not None, "required above"
-    if problem.controls.box is not None:
-        require_bounded(methods)
-    for method in methods:
-        group_count(model, method)  # refuses what cannot be before anything is written
     request.prepare_out()
     tolerances = Tolerances(case.solver.rtol, case.solver.atol, case.solver.max_iterations)
     outcomes: list[Result] = []
@@ -92,6 +88,22 @@ def require_methods(methods: Sequence[str]) -> None:
             raise BadInput(
                 None, "--methods", f"{shown(method)} is not a method", ", ".join(ALL_METHODS)
             )
+
+
+def require_comparable(model: Model, methods: Sequence[str]) -> None:
+    """What `compare` needs of a case with its arrays.
+
+    Raises:
+        BadInput: There is nothing to train, a method knows no bounds or no groups of samples where
+            there are some, or the case asks for the Gram form, which newton alone knows.
+    """
+    require_learning_problem(model.case)
+    require_dense(model.case, "compare")
+    assert model.problem is not None, "required above"
+    if model.problem.controls.bounded:
+        require_bounded(methods)
+    for method in methods:
+        group_count(model, method)
 
 
 def require_bounded(methods: Sequence[str]) -> None:

@@ -27,7 +27,9 @@ def transfer_values(values: ControlValues, width: sparse.csr_array, depth: Array
         width: P of `width_projection`, shape (target nodes, source nodes).
         depth: D of `depth_projection`, shape (target levels, source levels).
     """
-    kernel = bias = outputs = None
+    kernel = bias = outputs = factors = None
+    if values.factors is not None:
+        factors = values.factors.projected(width, depth)
     if values.kernel is not None:
         kernel = np.empty((len(depth), width.shape[0], width.shape[0]))
         for k in range(len(depth)):
@@ -36,7 +38,7 @@ def transfer_values(values: ControlValues, width: sparse.csr_array, depth: Array
         bias = np.ascontiguousarray((width @ (depth @ values.bias).T).T)
     if values.outputs is not None:
         outputs = np.ascontiguousarray((width @ values.outputs.T).T)
-    return ControlValues(kernel, bias, outputs, values.offsets)
+    return ControlValues(kernel, bias, outputs, values.offsets, factors=factors)
 
 
 def transfer_control(source: ControlSpace, vector: Array, target: ControlSpace) -> Array:

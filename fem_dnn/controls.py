@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from fem_dnn.box import Box
 from fem_dnn.depth import DepthLevels
+from fem_dnn.kernel_factors import KernelFactors
 from fem_dnn.nonlocal_operator import kernel_coefficients, kernel_values
 from fem_dnn.sample_groups import SampleGroups
 from fem_dnn.width import WidthSpace
@@ -59,6 +60,7 @@ class ControlValues:
         outputs: W_k(x), shape (K, n_nodes).
         offsets: m_k, shape (K,).
         q: In Gram form instead of kernel and bias, shape (levels, samples, n_nodes).
+        factors: Instead of the kernel's matrices.
     """
 
     kernel: Array | None = None
@@ -66,6 +68,16 @@ class ControlValues:
     outputs: Array | None = None
     offsets: Array | None = None
     q: Array | None = None
+    factors: KernelFactors | None = None
+
+    def arrays(self) -> dict[str, Array]:
+        """What there is, by the names that files use; the kernel as matrices."""
+        found = {
+            name: getattr(self, name) for name in ("kernel", "bias", "outputs", "offsets", "q")
+        }
+        if self.factors is not None:
+            found["kernel"] = self.factors.values()
+        return {name: values for name, values in found.items() if values is not None}
 
 
 class ControlSpace:
@@ -280,9 +292,12 @@ class ControlSpace:
         outputs: Array | None = None
         offsets: Array | None = None
         if self.has_kernel:
-            kernel = np.zeros((self.levels.count, space.n_nodes, space.n_local))
             if values.kernel is not None:
                 kernel = kernel_coefficients(space, omega, values.kernel)
+            elif values.factors is not None:
+                kernel = values.factors.coefficients(space, omega)
+            else:
+                kernel = np.zeros((self.levels.count, space.n_nodes, space.n_local))
         if self.has_bias:
             bias = np.zeros((self.levels.count, space.n_local))
             if values.bias is not None:

@@ -58,7 +58,7 @@ def why_not(problem: LearningProblem) -> str | None:
         return "derivatives of the controls in width are penalised: R'' couples nodes"
     if regularization.smooth and controls.mask is not None:
         return "derivatives of a masked kernel are penalised: R'' couples levels"
-    if controls.box is not None:
+    if controls.bounded:
         return "the controls have bounds"
     if problem.groups.count > 1:
         return "the samples are dealt out over groups of ranks, and all of them meet in Phi"

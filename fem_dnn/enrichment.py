@@ -47,7 +47,8 @@ class Lift:
 
     def controls(self, values: ControlValues) -> ControlValues:
         """Kernel, bias and output layer as the same functions."""
-        kernel, bias, outputs = values.kernel, values.bias, values.outputs
+        known = values.arrays()  # the richer network is a small one: its kernel is held dense
+        kernel, bias, outputs = (known.get(name) for name in ("kernel", "bias", "outputs"))
         return ControlValues(
             None if kernel is None else self.depth(self.width(self.width(kernel), axis=1)),
             None if bias is None else self.depth(self.width(bias)),

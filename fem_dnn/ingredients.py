@@ -16,10 +16,10 @@ from fem_dnn import datasets
 from fem_dnn.case import Case, field_array, functions_array, is_array, load_array
 from fem_dnn.case.arrays import Shapes
 from fem_dnn.case.relations import MAX_CLASSES, output_offsets
-from fem_dnn.case.values import split_reference
 from fem_dnn.controls import ControlValues
 from fem_dnn.depth import DepthLevels
 from fem_dnn.errors import BadInput
+from fem_dnn.initial_file import controls_of_file
 
 Array = NDArray[np.float64]
 
@@ -126,7 +126,12 @@ def read_ingredients(
         mask=_mask(case, places),
         outputs=outputs,
         offsets=offsets,
-        initial=_initial_from_file(case, places, outputs if train.targets is not None else None),
+        initial=controls_of_file(
+            case,
+            places.levels.count,
+            len(places.nodes),
+            len(outputs) if outputs is not None and train.targets is not None else None,
+        ),
         dataset=embedded,
     )
 
@@ -373,28 +378,3 @@ def _mask(case: Case, places: Places) -> Array | None:
         wrong = mask[(mask != 0) & (mask != 1)][0]
         raise case.error(key, f"{wrong:g} is not 0 or 1", "0 and 1")
     return mask
-
-
-def _initial_from_file(case: Case, places: Places, outputs: Array | None) -> ControlValues | None:
-    """Controls of an earlier result; learned outputs are as many as `outputs`, any where None."""
-    initial = case.initial
-    if initial.kind != "file":
-        return None
-    nodes, count = len(places.nodes), places.levels.count
-    wanted: dict[str, Shapes] = {}
-    if case.network.kernel is True:
-        wanted["kernel"] = {("levels", "nodes", "nodes"): (count, nodes, nodes)}
-    if case.network.bias is True:
-        wanted["bias"] = {("levels", "nodes"): (count, nodes)}
-    if case.loss.train_outputs:
-        learned = None if outputs is None else len(outputs)
-        wanted["outputs"] = {("outputs", "nodes"): (learned, nodes)}
-        wanted["offsets"] = {("outputs",): (learned,)}
-    key, path = "solver.initial.path", initial.path
-    if split_reference(path) is None:
-        raise case.error(key, f'"{path}" is not an npz file', "a file such as solution.npz")
-    loaded = {
-        name: load_array(f"{path}:{name}", case.folder, key, shapes, file=case.file)
-        for name, shapes in wanted.items()
-    }
-    return ControlValues(**loaded)

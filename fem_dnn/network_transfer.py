@@ -18,12 +18,14 @@ from fem_dnn.controls import ControlValues
 from fem_dnn.depth import SCHEMES, DepthLevels
 from fem_dnn.depth_projection import depth_projection
 from fem_dnn.errors import BadInput
+from fem_dnn.factored_network import FactoredLinearisation
+from fem_dnn.gram.problem import why_not
 from fem_dnn.mesh import MeshArrays
 from fem_dnn.prediction import NETWORK_ARRAYS, read_trained, require_trained_activation
 from fem_dnn.problem import Linearisation
 from fem_dnn.request import CaseLike, Request, read_any
 from fem_dnn.result_folder import draw, draw_confusion, write_failure, write_files, write_paraview
-from fem_dnn.results import provenance, solution_arrays
+from fem_dnn.results import KERNEL_NODES, provenance, solution_arrays
 from fem_dnn.slab import SlabFailure
 from fem_dnn.width_projection import StoredWidth, WidthNodes, width_projection
 
@@ -41,7 +43,10 @@ def transfer(
 
     Kernel, bias and learned outputs are L2-projected in width and depth; what the case gives
     (a mask, outputs that are not learned, a given kernel) is the case's own. The result folder
-    serves `predict`, and as `solver.initial = { kind = "file", ... }`.
+    serves `predict`, and as `solver.initial = { kind = "file", ... }`. Of a kernel in Gram form
+    that is too large to be written the factors are projected; beyond `KERNEL_NODES` nodes they
+    stay factors, which the result holds as `q` and `control_state` (they are as many as the
+    samples times the source's levels that meet in one).
 
     Args:
         result_dir: Folder that `solve --out` has written.
@@ -54,7 +59,8 @@ def transfer(
 
     Raises:
         BadInput: The folder holds no network, or one of another domain, depth T, activation or
-            number of outputs, or with other parts trained.
+            number of outputs, or with other parts trained; or a wide one in Gram form, and the
+            case, as wide, has a mask, bounds or penalised derivatives.
     """
     request, result_dir = request or Request(), Path(result_dir)
     case = read_any(case, request)
@@ -62,18 +68,16 @@ def transfer(
     trained = on_root(request.comm, lambda: read_trained(result_dir, TRANSFERRED))
     _require_same_network(case, trained, result_dir)
     model = assemble(case, request.comm, scaling=trained.get("scaling"))
-    problem = model.problem
-    assert problem is not None
-    values = _projected(model, trained, result_dir)
+    at = _point(model, _projected(model, trained, result_dir), result_dir)
     request.prepare_out()
     started = time.perf_counter()
-    control = problem.controls.coordinates(values)
-    at = problem.linearise(control)
     try:
         if model.overflows(at.state.ends[-1]):
             return write_failure(model, OVERFLOW, request)
-        result = _result(model, at, problem.controls.norm(control) / _norm(case, trained))
+        result = _result(model, at, at.length / _norm(case, trained))
         arrays = solution_arrays(model, at) if request.out else {}
+        if isinstance(at, FactoredLinearisation):
+            arrays |= at.factors.arrays(case.regularization.kernel)
     except SlabFailure as failure:
         return write_failure(model, str(failure), request)
     result["seconds"] = time.perf_counter() - started
@@ -123,6 +127,28 @@ def _require_same_network(case: Case, trained: Mapping[str, Any], folder: Path) 
             )
 
 
+def _point(model: Model, values: ControlValues, folder: Path) -> Linearisation:
+    """The case's problem at the projected network.
+
+    Raises:
+        BadInput: The kernel is too large to be held dense, and the case asks for more of it than
+            its factors tell.
+    """
+    problem, nodes = model.problem, model.network.space.n_nodes
+    assert problem is not None
+    if values.factors is None or nodes <= KERNEL_NODES:
+        return problem.linearise(problem.controls.coordinates(values))
+    reason = why_not(problem)
+    if reason is not None:
+        raise model.case.error(
+            "mesh.width",
+            f"has {nodes} nodes, for which the kernel of the network in {folder} stays in Gram "
+            f"form, but {reason}",
+            f"at most {KERNEL_NODES} nodes, or a case that has a Gram form",
+        )
+    return FactoredLinearisation(problem, values)
+
+
 def _projected(model: Model, trained: Mapping[str, Any], folder: Path) -> ControlValues:
     """The trained controls on the case's network, in file order (collective)."""
     case, space, levels = model.case, model.network.space, model.network.levels
@@ -156,11 +182,13 @@ def _projected(model: Model, trained: Mapping[str, Any], folder: Path) -> Contro
 def trained_controls(case: Case, trained: Mapping[str, Any]) -> ControlValues:
     """What the case trains, from the arrays of a trained network, in its file order."""
     learned = case.loss.train_outputs
+    kernel = case.network.kernel is True
     return ControlValues(
-        trained["kernel"] if case.network.kernel is True else None,
+        trained.get("kernel") if kernel else None,
         trained["bias"] if case.network.bias is True else None,
         trained.get("outputs") if learned else None,
         trained.get("offsets") if learned else None,
+        factors=trained.get("factors") if kernel else None,
     )
 
 
@@ -171,6 +199,8 @@ def _norm(case: Case, trained: Mapping[str, Any]) -> float:
     square = 0.0
     if controls.kernel is not None:
         square += float(np.einsum("k,x,y,kxy->", omega, h, h, controls.kernel**2, optimize=True))
+    if controls.factors is not None:
+        square += float(omega @ controls.factors.squares(h))
     if controls.bias is not None:
         square += float(omega @ controls.bias**2 @ h)
     if controls.outputs is not None and controls.offsets is not None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fem_dnn.assembly import Model
-from fem_dnn.case import Case, require_learning_problem, require_one_group
+from fem_dnn.case import Case, require_dense, require_learning_problem, require_one_group
 from fem_dnn.collective import on_root
 from fem_dnn.continuation.bordered import DEFAULTS, BorderedSolver
 from fem_dnn.continuation.branch import Branch, Point
@@ -95,13 +95,15 @@ def require_path(case: Case) -> None:
     """What `path` needs.
 
     Raises:
-        BadInput: There is nothing to train, there are bounds, or the parameter moves nothing.
+        BadInput: There is nothing to train, there are bounds, the parameter moves nothing, or the
+            case asks for groups of samples or for the Gram form.
     """
     require_learning_problem(case)
     require_influence(case)
     if case.bounds != type(case.bounds)():
         raise case.error("bounds", "hold controls that path cannot hold", "none, for path")
     require_one_group(case, "path")
+    require_dense(case, "path")
 
 
 class _Search:

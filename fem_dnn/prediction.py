@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fem_dnn.assembly import OVERFLOW, Model, assemble, local_samples, predicted_labels
 from fem_dnn.case import Case, load_array
@@ -16,6 +17,7 @@ from fem_dnn.collective import on_root
 from fem_dnn.datasets import Scaling
 from fem_dnn.errors import BadInput
 from fem_dnn.gram.operator import GramOperator
+from fem_dnn.kernel_factors import STORED, KernelFactors
 from fem_dnn.losses import OutputLayer
 from fem_dnn.network import LayerWeights
 from fem_dnn.nonlocal_operator import NonlocalOperator, kernel_coefficients
@@ -25,14 +27,10 @@ from fem_dnn.results import provenance
 from fem_dnn.slab import SlabFailure
 from fem_dnn.state import solve_state
 
-NETWORK_ARRAYS = ("x", "t", "control_t", "kernel", "bias")
-"""What it takes to run a network where it was trained."""
+Array = NDArray[np.float64]
 
-GRAM_ARRAYS = ("q", "control_state")
-"""What stands for a kernel that is too large to be written."""
-
-RUNNING_ARRAYS = tuple(name for name in NETWORK_ARRAYS if name != "kernel")
-"""What has to be there in both forms."""
+NETWORK_ARRAYS = ("x", "t", "control_t", "bias")
+"""What it takes, besides a kernel in either form, to run a network where it was trained."""
 
 DISCRETISATION_ARRAYS = (
     *("mesh_cell", "mesh_points", "mesh_cells", "mesh_degree"),
@@ -47,7 +45,7 @@ def predict(
     """Run a trained network on the inputs of a case (collective)."""
     request, result_dir = request or Request(), Path(result_dir)
     case = read_any(case, request)
-    trained = on_root(request.comm, lambda: read_trained(result_dir, RUNNING_ARRAYS))
+    trained = on_root(request.comm, lambda: read_trained(result_dir))
     model = assemble(case, request.comm, scaling=trained.get("scaling"))
     weights = trained_weights(model, trained, result_dir)
     request.prepare_out()
@@ -91,25 +89,37 @@ def predict(
 def read_trained(result_dir: Path, names: Sequence[str] = NETWORK_ARRAYS) -> dict[str, Any]:
     """The arrays of a result folder that make up a network.
 
+    Its kernel is in `kernel` or, where it is too large to be written, in `factors`; in neither
+    where the network has none.
+
     Args:
         result_dir: The folder.
-        names: Arrays that have to be there.
+        names: Other arrays that have to be there.
+
+    Raises:
+        BadInput: There is no such file, or something is not in it.
     """
     path = result_dir / "solution.npz"
     if not path.is_file():
         wrong = f"{path} cannot be read (no such file)"
         raise BadInput(None, "RESULT_DIR", wrong, "a folder that `fem-dnn solve --out` has written")
-    trained: dict[str, Any] = {
-        name: load_array(f"solution.npz:{name}", result_dir, "RESULT_DIR") for name in names
-    }
+
+    def array(name: str) -> Array:
+        return load_array(f"solution.npz:{name}", result_dir, "RESULT_DIR")
+
+    trained: dict[str, Any] = {name: array(name) for name in names}
     with np.load(path, allow_pickle=False) as arrays:
         known = set(arrays.files)
-        if "kernel" in known:
-            trained["kernel"] = arrays["kernel"]
-        elif known >= {*GRAM_ARRAYS, "made_by"}:
-            trained |= {name: arrays[name] for name in GRAM_ARRAYS}
         if "made_by" in known:
             trained["case"] = json.loads(str(arrays["made_by"]))["case"]
+        if "kernel" in known:
+            trained["kernel"] = array("kernel")
+        elif known >= set(STORED):
+            q, states = (array(name) for name in STORED[:2])
+            trained["factors"] = KernelFactors.of_result(q, states, arrays["made_by"])
+        elif trained.get("case", {}).get("network", {}).get("kernel") is not False:
+            wrong = f"{path} has no kernel"
+            raise BadInput(None, "RESULT_DIR", wrong, "a folder that holds a trained network")
         if known >= {"outputs", "offsets"}:
             trained |= {"outputs": arrays["outputs"], "offsets": arrays["offsets"]}
         if known >= set(DISCRETISATION_ARRAYS):
@@ -145,16 +155,10 @@ def trained_weights(model: Model, trained: Mapping[str, Any], folder: Path) -> L
     if "kernel" in trained:
         coefficients = kernel_coefficients(space, levels.weights, trained["kernel"])
         return LayerWeights(NonlocalOperator(space, levels.weights, coefficients), bias)
-    if "q" not in trained:
-        raise BadInput(
-            None, "RESULT_DIR", f"{folder / 'solution.npz'} has no kernel", "a trained network"
-        )
-    left, right = (
-        np.ascontiguousarray(space.from_file_order(trained[name]).transpose(0, 2, 1))
-        for name in GRAM_ARRAYS
-    )
-    left /= trained["case"]["regularization"]["kernel"]
-    return LayerWeights(GramOperator(space, levels.weights, left, right), bias)
+    if "factors" in trained:
+        factors = trained["factors"].on(space)
+        return LayerWeights(GramOperator(space, levels.weights, *factors), bias)
+    return LayerWeights(None, bias)
 
 
 def require_trained_activation(case: Case, trained: Mapping[str, Any], folder: Path) -> None:

@@ -18,7 +18,7 @@ from mpi4py import MPI
 from numpy.typing import NDArray
 
 from fem_dnn.adjoint import AdjointTrajectory, curvature_of, solve_adjoint, solve_second_adjoint
-from fem_dnn.controls import ControlParts, ControlSpace
+from fem_dnn.controls import ControlParts, ControlSpace, ControlValues
 from fem_dnn.losses import LossPoint, LossTangent, OutputLayer, TerminalLoss
 from fem_dnn.network import LayerWeights, Network
 from fem_dnn.nonlocal_operator import NonlocalOperator
@@ -148,6 +148,10 @@ class LearningProblem:
             return None
         space = self.network.space
         return OutputLayer(parts.outputs / space.sqrt_weights[space.owned], parts.offsets)
+
+    def control_of(self, values: ControlValues) -> Array:
+        """The local control vector of nodal values (collective)."""
+        return self.controls.coordinates(values)
 
     def state(self, weights: LayerWeights) -> StateTrajectory:
         """Solve the state equation for all samples."""

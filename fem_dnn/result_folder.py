@@ -26,12 +26,16 @@ def write_files(
 
     def write() -> None:
         if arrays:
-            made_by = {k: v for k, v in (result or {}).items() if k in ("version", "case")}
-            write_arrays(out / name, {**arrays, "made_by": json.dumps(made_by)})
+            write_arrays(out / name, {**arrays, "made_by": _made_by(result or {})})
         if result is not None:
             write_json(out / "result.json", result)
 
     on_root(request.comm, write)
+
+
+def _made_by(result: Mapping[str, Any]) -> str:
+    """What an array file says of where it comes from."""
+    return json.dumps({k: v for k, v in result.items() if k in ("version", "case")})
 
 
 def failure_result(model: Model, reason: str, request: Request) -> dict[str, Any]:
@@ -59,6 +63,7 @@ def draw(
     """Draw the standard pictures, from rank 0."""
     assert request.out is not None
     out, solver, train = request.out, model.case.solver, model.ingredients.train
+    arrays = {**arrays, "made_by": _made_by(provenance(model, request.options))}
     target, labels = None, None
     if initial_gradient_norm is not None:
         tolerances = Tolerances(solver.rtol, solver.atol, solver.max_iterations)

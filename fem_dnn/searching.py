@@ -12,7 +12,13 @@ import numpy as np
 from mpi4py import MPI
 
 from fem_dnn.assembly import OVERFLOW, Model, assemble
-from fem_dnn.case import Case, require_learning_problem, require_one_group, require_unbounded
+from fem_dnn.case import (
+    Case,
+    require_dense,
+    require_learning_problem,
+    require_one_group,
+    require_unbounded,
+)
 from fem_dnn.case.commands import Random
 from fem_dnn.collective import on_root
 from fem_dnn.critical_points import CriticalPoint, Findings, Settings, Start, find_critical_points
@@ -52,13 +58,11 @@ def critical(case: CaseLike, request: Request | None = None) -> Result:
         The JSON result: `points` in the order found; objective, loss and so on of the lowest one.
 
     Raises:
-        BadInput: The case is wrong, or has bounds; the same on all ranks.
+        BadInput: The case is wrong, or `require_searchable` refuses it; the same on all ranks.
     """
     request = request or Request()
     case = read_any(case, request)
-    require_learning_problem(case)
-    require_unbounded(case)
-    require_one_group(case, "critical")
+    require_searchable(case)
     model = assemble(case, request.comm)
     request.prepare_out()
     problem = model.problem
@@ -101,6 +105,19 @@ def critical(case: CaseLike, request: Request | None = None) -> Result:
     }
     _write(model, findings, result, request)
     return result
+
+
+def require_searchable(case: Case) -> None:
+    """What `critical` needs.
+
+    Raises:
+        BadInput: There is nothing to train, there are bounds, or the case asks for groups of
+            samples or for the Gram form.
+    """
+    require_learning_problem(case)
+    require_unbounded(case)
+    require_one_group(case, "critical")
+    require_dense(case, "critical")
 
 
 def settings_of(case: Case, problem: LearningProblem) -> Settings:

@@ -8,7 +8,6 @@ from benchmarks.communication import (
     gradient_words,
     grid_problem,
     hessian_words,
-    memory_bound,
     product_bound,
     state_words,
 )
@@ -55,5 +54,3 @@ def test_no_grid_moves_less_than_is_possible() -> None:
     n, k, ranks = 1024, 512, 2
     assert product_bound(n, k, n, ranks) == pytest.approx(n * k * (2**0.5 - 1))
     assert product_bound(n, n, n, 8) == pytest.approx(n * n * (3 / 4 - 3 / 8))
-    assert memory_bound(1024, 1024, 512, 2, 1e4) > 0
-    assert memory_bound(64, 64, 64, 2, 1e9) == 0

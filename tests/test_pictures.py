@@ -1,5 +1,6 @@
 """Pictures show the data they are given, the right way up."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from fem_dnn import pictures
 from fem_dnn.depth import gauss_legendre
+from fem_dnn.pictures.kernels import kernel_of
 from fem_dnn.pictures.style import ColourScale
 from fem_dnn.pictures.width import WidthNodes, cell_edges, over_depth
 
@@ -252,6 +254,61 @@ def test_kernel_over_a_rectangle_shows_receptive_fields() -> None:
         np.testing.assert_array_equal(image(panel), expected)
         seen.add(node)
     assert len(seen) == 3
+
+
+def test_a_kernel_held_by_its_factors_is_drawn_the_same() -> None:
+    """As a wide result in Gram form holds it; `kernel` is not there."""
+    for arrays in (on_interval(), on_rectangle(5, 5)):
+        rng, shape = np.random.default_rng(0), (len(arrays["control_t"]), 2, len(arrays["x"]))
+        q, f = rng.standard_normal((2, *shape))
+        arrays["kernel"] = np.einsum("ksx,ksy->kxy", q, f) / 0.05
+        whole = pictures.kernel_slices(arrays)
+        del arrays["kernel"]
+        made_by = json.dumps({"case": {"regularization": {"kernel": 0.05}}})
+        parts = pictures.kernel_slices({**arrays, "q": q, "control_state": f, "made_by": made_by})
+        for one, other in zip(panels(whole), panels(parts), strict=True):
+            np.testing.assert_allclose(image(one), image(other), rtol=1e-12, atol=1e-12)
+        lines = [
+            [line.get_ydata() for axes in figure.axes for line in axes.lines]
+            for figure in (whole, parts)
+        ]
+        for one, other in zip(*lines, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-12)
+
+
+def test_of_a_wide_kernel_some_rows_and_columns_are_drawn_in_their_places() -> None:
+    """a(x, y) = x - 2 y is seen where it is; what would be 20 GB on a level is not formed."""
+    nodes, levels = 50_000, 2
+    x = (np.arange(nodes) + 0.5) / nodes
+    arrays = {
+        "x": x[:, None],
+        "node_weights": np.full(nodes, 1 / nodes),
+        "control_t": np.array([0.0, 0.5]),
+        "bias": np.ones((levels, nodes)),
+        "q": np.stack([[x, np.ones(nodes)]] * levels) * 0.1,
+        "control_state": np.stack([[np.ones(nodes), -2 * x]] * levels),
+        "made_by": json.dumps({"case": {"regularization": {"kernel": 0.1}}}),
+    }
+    figure = pictures.kernel_slices(arrays)
+    assert "512 of 50000 nodes" in figure.get_suptitle()
+    panel = panels(figure)[1]
+    assert image(panel).shape == (512, 512)
+    np.testing.assert_allclose([*panel.get_xlim(), *panel.get_ylim()], [0, 1, 0, 1])
+    for y, x in ((0.1, 0.9), (0.75, 0.3)):
+        seen = panel.images[0].get_cursor_data(_event(panel, y, x))
+        assert seen == pytest.approx(x - 2 * y, abs=2 * 3 / 512)
+    [norms] = [a for a in figure.axes if a.get_ylabel() == "norm"]
+    # int int (x - 2 y)^2 = 1/3 - 1 + 4/3
+    assert norms.lines[0].get_ydata() == pytest.approx(np.sqrt([2 / 3] * levels), rel=1e-6)
+
+
+def test_without_a_kernel_none_is_drawn() -> None:
+    arrays = on_interval()
+    arrays["kernel"] = np.zeros_like(arrays["kernel"])
+    for gone in (arrays, {name: a for name, a in arrays.items() if name != "kernel"}):
+        assert kernel_of(gone) is None, "which is where `standard_pictures` passes over it"
+        with pytest.raises(ValueError, match="no kernel"):
+            pictures.kernel_slices(gone)
 
 
 # Training

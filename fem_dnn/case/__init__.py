@@ -6,6 +6,7 @@ Importing this is quick: neither dolfinx nor PETSc is needed to check a case.
 from fem_dnn.case.arrays import field_array, functions_array, is_array, load_array
 from fem_dnn.case.reading import read_case, read_case_collectively
 from fem_dnn.case.relations import (
+    require_dense,
     require_given_controls,
     require_learning_problem,
     require_one_group,
@@ -23,6 +24,7 @@ __all__ = [
     "load_array",
     "read_case",
     "read_case_collectively",
+    "require_dense",
     "require_given_controls",
     "require_learning_problem",
     "require_one_group",

@@ -66,6 +66,15 @@ def load_array(
     return values
 
 
+def array_names(path: Path) -> set[str]:
+    """The names of the arrays in an npz file; none where it is not one that can be read."""
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            return set(getattr(content, "files", ()))
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        return set()
+
+
 def functions_array(
     case: Case,
     key: str,

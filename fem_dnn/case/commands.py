@@ -52,12 +52,17 @@ class Random(Section):
 
 
 class FromFile(Section):
-    """Controls of an earlier result."""
+    """Controls of an earlier result on the same mesh.
+
+    The Gram form starts from the ones of least regularization that move the case's samples along
+    the same way.
+    """
 
     kind: Literal["file"] = "file"
     """The kind of initial guess."""
     path: str = Field(min_length=1)
-    """An npz file with `kernel` and `bias`, such as solution.npz."""
+    """An npz file with `kernel` and `bias`, such as solution.npz; or, in Gram form, with `q` and
+    `control_state` instead of `kernel`."""
 
 
 _KINDS: dict[str, type[Section]] = {
@@ -110,9 +115,10 @@ class Solver(Section):
     Default: zero; for relu constant, because zero is a kink there."""
     representation: Literal["auto", "dense", "gram"] = "auto"
     """How `solve` and `check` hold the kernel: dense, or as a sum over samples (gram; newton, from
-    zero, without mask, bounds or penalised derivatives), which costs O(nodes samples^2) instead of
-    O(nodes^2 samples). auto: gram where it is possible and there are 256 nodes, and 4 per sample,
-    or more."""
+    zero or a file, without mask, bounds or penalised derivatives), which costs O(nodes samples^2)
+    instead of O(nodes^2 samples). auto: gram where it is possible and there are 256 nodes, and 4
+    per sample, or more. `critical`, `path`, `value`, `compare` and `solve --adapt` hold it dense
+    and refuse gram; auto is dense for them."""
     sample_groups: Groups = "auto"
     """Under MPI: `solve`, `check` and `compare` deal the samples out over so many groups of ranks,
     each with all width nodes distributed over its own ranks; a divisor of the number of ranks, at

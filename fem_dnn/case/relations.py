@@ -90,13 +90,29 @@ def require_one_group(case: Case, command: str) -> None:
         )
 
 
+def require_dense(case: Case, command: str) -> None:
+    """What commands need that hold the kernel dense, whatever the width.
+
+    Raises:
+        BadInput: The case asks for the Gram form.
+    """
+    if case.solver.representation == "gram":
+        raise case.error(
+            "solver.representation",
+            f'is "gram", but {command} holds the kernel dense',
+            '"auto" or "dense" for it',
+        )
+
+
 def require_value_problem(case: Case) -> None:
     """What `value` needs: a problem of optimal control in which the state f alone is remembered.
 
     Raises:
-        BadInput: Outputs are learned, derivatives of controls penalised, or a control is free.
+        BadInput: Outputs are learned, derivatives of controls penalised, a control is free, or the
+            Gram form is asked for.
     """
     require_learning_problem(case)
+    require_dense(case, "value")
     if case.loss.train_outputs:
         wrong = "is true, but learned outputs are no controls in depth: V would depend on them"
         raise case.error("loss.train_outputs", wrong, "false")

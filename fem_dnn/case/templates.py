@@ -148,7 +148,7 @@ atol = 1e-12
 max_iterations = 500
 escape = true               # leave saddles along negative curvature
 # initial = {{ kind = "zero" }}   # or constant (kernel, bias), random (seed, scale), file (path)
-# representation = "auto"   # auto | dense | gram (cost linear in the width; newton, from zero)
+# representation = "auto"   # auto | dense | gram (cost linear in the width; newton)
 # sample_groups = "auto"    # of ranks, under MPI; more than one slows newton down: docs/parallel.md
 # nested = 0                # coarser meshes to solve on first
 

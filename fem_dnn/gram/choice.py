@@ -42,14 +42,14 @@ def choose_representation(model: Model) -> Model:
     asked = model.case.solver.representation
     if asked == "dense":
         return model
-    reason = _why_dense(model)
-    if asked == "gram" and reason is not None:
-        raise model.case.error(
-            "solver.representation", f'is "gram", but {reason}', '"auto" or "dense"'
-        )
+    obstacle = _obstacle(model)
+    if asked == "gram" and obstacle is not None:
+        reason, instead = obstacle
+        allowed = f'"auto" or "dense"{f"; or {instead}" if instead else ""}'
+        raise model.case.error("solver.representation", f'is "gram", but {reason}', allowed)
     samples, nodes = len(model.problem.sample_weights), model.network.space.n_nodes
     pays = nodes >= max(NODES, NODES_PER_SAMPLE * samples)
-    if reason is not None or not (pays or asked == "gram"):
+    if obstacle is not None or not (pays or asked == "gram"):
         return model
     gram = GramProblem.of(model.problem, layers_at_once(model.problem))
     return replace(model, problem=gram)
@@ -64,19 +64,27 @@ def layers_at_once(problem: LearningProblem) -> int | None:
     return math.ceil(math.sqrt(levels.layers))
 
 
-def _why_dense(model: Model) -> str | None:
-    """Why a case cannot be solved in Gram form; None if it can."""
+def _obstacle(model: Model) -> tuple[str, str] | None:
+    """Why a case cannot be solved in Gram form, and the key that would admit it, if one would.
+
+    None if it can.
+    """
     case = model.case
     assert model.problem is not None
     if case.solver.method != "newton":
-        return f"solver.method is {case.solver.method}: only newton works in that form"
+        wrong = f"solver.method is {case.solver.method}: only newton works in that form"
+        return wrong, 'solver.method = "newton"'
     if case.solver.sample_groups not in ("auto", 1):
-        return f"solver.sample_groups is {case.solver.sample_groups}: it knows no groups"
+        wrong = f"solver.sample_groups is {case.solver.sample_groups}: it knows no groups"
+        return wrong, 'solver.sample_groups = "auto"'
     if case.solver.nested:
-        return "solver.nested transfers kernels between meshes"
-    if case.initial.kind != "zero":
-        return f"the initial guess, {case.initial.kind}, is no sum over the samples"
-    return why_not(model.problem)
+        return "solver.nested transfers kernels between meshes", "solver.nested = 0"
+    if case.initial.kind not in ("zero", "file"):
+        wrong = f"the initial guess, {case.initial.kind}, is no sum over the samples"
+        kink = case.network.activation == "relu"  # where no solve should start
+        return wrong, "" if kink else 'solver.initial = { kind = "zero" }'
+    reason = why_not(model.problem)
+    return None if reason is None else (reason, "")
 
 
 def representation(model: Model) -> str:

@@ -76,14 +76,3 @@ class GramOperator(NonlocalOperator):
         """a(x, y) in file order, shape (levels, n_nodes, n_nodes), on every rank (collective)."""
         left, right = (self.space.to_file_order(f, axis=1) for f in (self.left, self.right))
         return np.matmul(left, right.swapaxes(1, 2))
-
-    def kernel_slice(self, level: int, x: Array, y: Array) -> Array:
-        """Values a(x, y) at some nodes of one level, file order, shape (len(x), len(y)).
-
-        Args:
-            level: The level.
-            x, y: Numbers of nodes in file order.
-        """
-        left = self.space.to_file_order(self.left[level], axis=0)
-        right = self.space.to_file_order(self.right[level], axis=0)
-        return np.asarray(left[x] @ right[y].T)

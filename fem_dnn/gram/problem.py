@@ -51,11 +51,16 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from fem_dnn.controls import ControlValues
 from fem_dnn.gram.controls import GramControls
 from fem_dnn.gram.form import GramForm, rows_of
 from fem_dnn.gram.linearisation import GramLinearisation
 from fem_dnn.gram.metric import GramMetric
+from fem_dnn.gram.operator import GramOperator
+from fem_dnn.gram.start import in_gram_form
 from fem_dnn.gram.stretch import Desk, Shelf
+from fem_dnn.network import LayerWeights
+from fem_dnn.nonlocal_operator import NonlocalOperator, kernel_coefficients
 from fem_dnn.problem import LearningProblem, Linearisation
 
 Array = NDArray[np.float64]
@@ -138,6 +143,37 @@ class GramProblem(LearningProblem):
         """Arrays of the levels that no control needs any more."""
         return Shelf()
 
+    def control_of(self, values: ControlValues) -> Array:
+        """The local control vector of nodal values (collective).
+
+        A kernel and a bias are brought to Gram form (`start`).
+
+        Raises:
+            SlabFailure: The state equation cannot be solved with them.
+        """
+        vector = self.controls.coordinates(values)
+        if values.q is None and not (values.kernel is None and values.factors is None):
+            weights = self._weights_of(values)
+            state, given = self.state(weights), self.given.bias
+            self.controls.q(vector)[...] = in_gram_form(self.form, weights, state, given)
+        return vector
+
+    def _weights_of(self, values: ControlValues) -> LayerWeights:
+        """Kernel and bias of nodal values, the bias as given where it is not trained."""
+        space, omega = self.network.space, self.network.levels.weights
+        operator: NonlocalOperator
+        if values.factors is not None:
+            operator = GramOperator(space, omega, *values.factors.on(space))
+        else:
+            assert values.kernel is not None
+            operator = NonlocalOperator(
+                space, omega, kernel_coefficients(space, omega, values.kernel)
+            )
+        bias = self.given.bias
+        if self.controls.has_bias and values.bias is not None:
+            bias = np.ascontiguousarray(space.from_file_order(values.bias))[:, :, None]
+        return LayerWeights(operator, bias)
+
     def linearise(self, control: Array) -> GramLinearisation:
         """Everything known at a control, computed when asked for. The control is not copied."""
         return GramLinearisation(self, control)
@@ -175,7 +211,7 @@ def why_not(problem: LearningProblem) -> str | None:
         return "the kernel is not a control"
     if controls.mask is not None:
         return "the kernel has a mask"
-    if controls.box is not None:
+    if controls.bounded:
         return "the controls have bounds"
     if R.smooth:
         return "derivatives of the controls are penalised"

@@ -18,7 +18,7 @@ from fem_dnn.pictures.bounds import bounds_along_depth
 from fem_dnn.pictures.critical import critical_points
 from fem_dnn.pictures.fields import adjoint_state, bias_field, compared_functions, hidden_state
 from fem_dnn.pictures.gramian import gramian_spectrum
-from fem_dnn.pictures.kernels import kernel_slices
+from fem_dnn.pictures.kernels import kernel_of, kernel_slices
 from fem_dnn.pictures.meshes import graded_mesh
 from fem_dnn.pictures.methods import compared_methods
 from fem_dnn.pictures.samples import decision_regions, principal_components, trajectories
@@ -84,7 +84,7 @@ def standard_pictures(
     figures = {"hidden_state": hidden_state(arrays, few, labels=texts)}
     if something("adjoint"):
         figures["adjoint_state"] = adjoint_state(arrays, few, labels=texts)
-    if something("kernel"):
+    if kernel_of(arrays) is not None:
         figures["kernel"] = kernel_slices(arrays)
     if something("bias"):
         figures["bias"] = bias_field(arrays)

@@ -158,13 +158,6 @@ def test_the_same_on_any_number_of_ranks(scheme: str, kind: str) -> None:
             assert relative(mine.offsets, other.offsets) < 1e-12
 
 
-def test_kernel_slices_are_those_of_the_dense_kernel() -> None:
-    at = gram_point()
-    kernel = at.problem.dense.controls.values(at.dense().control).kernel
-    x, y = np.array([0, 3, 8]), np.array([1, 7])
-    assert relative(at.weights.operator.kernel_slice(1, x, y), kernel[1][np.ix_(x, y)]) < 1e-14
-
-
 def test_vectors_and_values_are_inverse() -> None:
     problem = gram_point(loss="mse", learn_outputs=True).problem
     control = control_of(problem)
