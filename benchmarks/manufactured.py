@@ -29,8 +29,9 @@ from fem_dnn.controls import ControlSpace, ControlValues
 from fem_dnn.depth import SCHEMES, DepthLevels
 from fem_dnn.losses import L2Loss
 from fem_dnn.network import Network
-from fem_dnn.problem import LearningProblem, Tracking
+from fem_dnn.problem import LearningProblem
 from fem_dnn.regularization import Regularization
+from fem_dnn.tracking import Tracking
 from fem_dnn.width import WidthSpace
 
 Array = NDArray[np.float64]

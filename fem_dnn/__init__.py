@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from fem_dnn.network_transfer import transfer
     from fem_dnn.nonlocal_operator import NonlocalOperator
     from fem_dnn.prediction import predict
-    from fem_dnn.problem import LearningProblem, Linearisation, Tracking
+    from fem_dnn.problem import LearningProblem, Linearisation
     from fem_dnn.regularization import Regularization
     from fem_dnn.request import Request
     from fem_dnn.searching import critical
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         solve_sweep,
     )
     from fem_dnn.state import solve_state
+    from fem_dnn.tracking import Tracking
     from fem_dnn.valuing import value
     from fem_dnn.verification import verify
     from fem_dnn.width import WidthSpace
@@ -66,7 +67,8 @@ _WHERE = {
     "network_transfer": ("transfer",),
     "nonlocal_operator": ("NonlocalOperator",),
     "prediction": ("predict",),
-    "problem": ("LearningProblem", "Linearisation", "Tracking"),
+    "problem": ("LearningProblem", "Linearisation"),
+    "tracking": ("Tracking",),
     "request": ("Request",),
     "regularization": ("Regularization",),
     "searching": ("critical",),

@@ -32,10 +32,11 @@ from fem_dnn.mesh import DepthWidthMesh, MeshArrays
 from fem_dnn.mesh_files import read_width_mesh
 from fem_dnn.network import LayerWeights, Network
 from fem_dnn.nonlocal_operator import NonlocalOperator, kernel_coefficients
-from fem_dnn.problem import LearningProblem, Linearisation, Tracking
+from fem_dnn.problem import LearningProblem, Linearisation
 from fem_dnn.regularization import Regularization
 from fem_dnn.sample_groups import SampleGroups
 from fem_dnn.state import solve_state
+from fem_dnn.tracking import Tracking
 from fem_dnn.width import WidthSpace
 
 Array = NDArray[np.float64]

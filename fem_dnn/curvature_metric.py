@@ -31,10 +31,11 @@ from mpi4py import MPI
 from numpy.typing import NDArray
 
 from fem_dnn.controls import ControlParts
+from fem_dnn.coordinates import CurvatureCoordinates, Metric
 from fem_dnn.features import features
 from fem_dnn.gauss_newton import MAX_RANK, finite, output_slopes
 from fem_dnn.inverse_root import InverseRoot, cholesky_or_unit
-from fem_dnn.problem import CurvatureCoordinates, LearningProblem, Linearisation, Metric
+from fem_dnn.problem import LearningProblem, Linearisation
 from fem_dnn.smooth_curvature_metric import NEGATIVE, SmoothCurvatureMetric
 
 Array = NDArray[np.float64]

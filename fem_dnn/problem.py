@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, TypeVar
 
 import numpy as np
 from mpi4py import MPI
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from fem_dnn.adjoint import AdjointTrajectory, curvature_of, solve_adjoint, solve_second_adjoint
 from fem_dnn.controls import ControlParts, ControlSpace, ControlValues
+from fem_dnn.coordinates import Coordinates, Metric
 from fem_dnn.losses import LossPoint, LossTangent, OutputLayer, TerminalLoss
 from fem_dnn.network import LayerWeights, Network
 from fem_dnn.nonlocal_operator import NonlocalOperator
@@ -27,65 +28,12 @@ from fem_dnn.sample_groups import SampleGroups
 from fem_dnn.sample_sums import sample_sums
 from fem_dnn.slab import SlabFailure
 from fem_dnn.state import solve_state, solve_tangent
+from fem_dnn.tracking import Tracking
 from fem_dnn.trajectories import Levelwise, StateTrajectory, TangentTrajectory, levelwise
 from fem_dnn.work import Work
 
 Array = NDArray[np.float64]
 Made = TypeVar("Made")
-
-
-@dataclass(frozen=True, eq=False)
-class Tracking:
-    """The tracking term (mu / 2) sum_s w_s int_0^T |f_s - g_s|^2 dt.
-
-    Attributes:
-        weight: mu.
-        targets: g_s at the tracking points, shape (points or 1, n_local, samples).
-    """
-
-    weight: float
-    targets: Array
-
-
-class Coordinates(Protocol):
-    """T of coordinates z in which a step of the control is T z, and its length |z|."""
-
-    def apply(self, z: Array) -> Array:
-        """T z (collective)."""
-
-    def apply_transpose(self, g: Array) -> Array:
-        """T' g: a gradient by z (collective)."""
-
-
-class Metric(Coordinates, Protocol):
-    """Coordinates of a point's own, which may see little of some steps."""
-
-    def unseen(self, step: Array) -> Array:
-        """To be added to a Hessian product: steps that change nothing count as Tikhonov's."""
-
-
-@runtime_checkable
-class CurvatureCoordinates(Metric, Protocol):
-    """A metric in which the reduced Hessian is nearly s I.
-
-    Attributes:
-        controls: Control space.
-        weight: s.
-    """
-
-    controls: ControlSpace
-    weight: float
-
-    def unseen(self, step: Array) -> Array:
-        """Nothing: such a metric sees every step."""
-        return np.zeros_like(step)
-
-    def inverse(self, g: Array) -> Array:
-        """T T' g / s, a new array: nearly that of the reduced Hessian (collective)."""
-
-    def newton_length(self, gradient: Array) -> float:
-        """|z| of the Newton step for the Hessian s T^{-T} T^{-1} (collective)."""
-        return self.controls.norm(self.apply_transpose(gradient)) / self.weight
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,38 +131,20 @@ class LearningProblem:
         """
         w = self.sample_weights[some] if weights is None else weights
         tracking = self.tracking
-        if tracking is not None:
-            tracking = replace(tracking, targets=np.ascontiguousarray(tracking.targets[..., some]))
         return replace(
             self,
             inputs=np.ascontiguousarray(self.inputs[:, some]),
             sample_weights=w,
             loss=self.loss.of_samples(some, w),
-            tracking=tracking,
+            tracking=None if tracking is None else tracking.of_samples(some),
             work=Work(),
         )
 
     def tracking_costs(self, misfit: Array) -> Array:
-        """(mu / 2) sum_s w_s int |f_s - g_s|^2 dt on every slab, shape (layers,) (collective).
-
-        The sum is that over this group's samples.
-
-        Args:
-            misfit: f - g at the tracking points, shape (points, n_local, samples).
-        """
-        levels, space = self.network.levels, self.network.space
+        """The tracking term on every slab, of this group's samples (`Tracking.costs`)."""
         if self.tracking is None:
-            return np.zeros(levels.layers)
-        squares = np.einsum(
-            "n,kns,kns,s->k",
-            space.local_weights,
-            misfit,
-            misfit,
-            self.sample_weights,
-            optimize=True,
-        )
-        per_slab = space.sum(squares).reshape(levels.layers, -1) @ levels.scheme.tracking_weights
-        return 0.5 * self.tracking.weight * levels.steps * per_slab
+            return np.zeros(self.network.levels.layers)
+        return self.tracking.costs(self.network, self.sample_weights, misfit)
 
     def linearise(self, control: Array) -> Linearisation:
         """Everything known at a control, computed when asked for. The control is not copied."""

@@ -27,9 +27,10 @@ import scipy.linalg as linalg
 from mpi4py import MPI
 from numpy.typing import NDArray
 
+from fem_dnn.coordinates import CurvatureCoordinates
 from fem_dnn.gauss_newton import few_output_slopes, finite
 from fem_dnn.inverse_root import Without, left_vectors
-from fem_dnn.problem import CurvatureCoordinates, Linearisation
+from fem_dnn.problem import Linearisation
 from fem_dnn.regularization import Regularization
 from fem_dnn.riesz import BandedFactor, RieszMap
 

@@ -14,13 +14,15 @@ from numpy.typing import NDArray
 
 from fem_dnn.activations import ACTIVATIONS, Activation
 from fem_dnn.controls import ControlSpace, ControlValues
+from fem_dnn.coordinates import Coordinates, CurvatureCoordinates
 from fem_dnn.depth import SCHEMES, DepthLevels, gauss_legendre, lagrange_basis
 from fem_dnn.losses import POINTWISE, L2Loss, OutputLayer, OutputLoss, TerminalLoss
 from fem_dnn.mesh import interval, rectangle
 from fem_dnn.network import LayerWeights, Network
 from fem_dnn.nonlocal_operator import NonlocalOperator, kernel_coefficients
-from fem_dnn.problem import Coordinates, CurvatureCoordinates, LearningProblem, Tracking
+from fem_dnn.problem import LearningProblem
 from fem_dnn.regularization import Regularization
+from fem_dnn.tracking import Tracking
 from fem_dnn.width import WidthSpace
 
 Array = NDArray[np.float64]

@@ -8,7 +8,8 @@ from mpi4py import MPI
 from fem_dnn.depth import SCHEMES, DepthLevels
 from fem_dnn.network import LayerWeights, Network
 from fem_dnn.nonlocal_operator import NonlocalOperator
-from fem_dnn.problem import LearningProblem, Tracking
+from fem_dnn.problem import LearningProblem
+from fem_dnn.tracking import Tracking
 
 pytestmark = pytest.mark.mpi
 

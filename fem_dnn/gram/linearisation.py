@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fem_dnn.controls import ControlParts
+from fem_dnn.coordinates import Coordinates
 from fem_dnn.gram.metric import GramMetric
 from fem_dnn.gram.moving import move
 from fem_dnn.gram.operator import GramOperator
@@ -23,7 +24,7 @@ from fem_dnn.gram.stretch import Desk, Stretch
 from fem_dnn.gram.sweeps import Direction, gradient_back, hessian_back, solve_tangent
 from fem_dnn.losses import LossPoint
 from fem_dnn.network import LayerWeights
-from fem_dnn.problem import Coordinates, Linearisation
+from fem_dnn.problem import Linearisation
 from fem_dnn.trajectories import StateTrajectory
 
 if TYPE_CHECKING:

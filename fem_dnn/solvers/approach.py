@@ -22,8 +22,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from fem_dnn.coordinates import CurvatureCoordinates
 from fem_dnn.curvature_metric import curvature_coordinates
-from fem_dnn.problem import CurvatureCoordinates, Linearisation
+from fem_dnn.problem import Linearisation
 from fem_dnn.slab import SlabFailure
 from fem_dnn.solvers.descent import Descent
 from fem_dnn.solvers.limited_memory import LimitedMemory

@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 from petsc4py import PETSc
 from slepc4py import SLEPc
 
+from fem_dnn.coordinates import Coordinates, Metric
 from fem_dnn.curvature_metric import curvature_coordinates, why_not
-from fem_dnn.problem import Coordinates, LearningProblem, Linearisation, Metric
+from fem_dnn.problem import LearningProblem, Linearisation
 from fem_dnn.riesz import RieszMap
 from fem_dnn.slab import SlabFailure
 from fem_dnn.solvers.petsc import PREFIX, PetscProblem, original_errors, read_options

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from petsc4py import PETSc
 
-from fem_dnn.problem import Linearisation, Metric
+from fem_dnn.coordinates import Metric
+from fem_dnn.problem import Linearisation
 from fem_dnn.slab import SlabFailure
 from fem_dnn.solvers.descent import Descent
 from fem_dnn.solvers.petsc import NOISE

@@ -24,8 +24,9 @@ from dataclasses import replace
 
 from petsc4py import PETSc
 
+from fem_dnn.coordinates import CurvatureCoordinates
 from fem_dnn.curvature_metric import curvature_metric, why_not
-from fem_dnn.problem import CurvatureCoordinates, Linearisation
+from fem_dnn.problem import Linearisation
 from fem_dnn.slab import SlabFailure
 from fem_dnn.solvers import tao
 from fem_dnn.solvers.approach import approach

@@ -23,8 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 from petsc4py import PETSc
 
+from fem_dnn.coordinates import Coordinates, Metric
 from fem_dnn.errors import BadInput
-from fem_dnn.problem import Coordinates, LearningProblem, Linearisation, Metric
+from fem_dnn.problem import LearningProblem, Linearisation
 from fem_dnn.riesz import RieszMap
 from fem_dnn.slab import SlabFailure
 

@@ -18,8 +18,9 @@ from fem_dnn.depth import DepthLevels
 from fem_dnn.losses import OutputLayer
 from fem_dnn.network import LayerWeights, Network
 from fem_dnn.nonlocal_operator import NonlocalOperator
-from fem_dnn.problem import LearningProblem, Linearisation, Tracking
+from fem_dnn.problem import LearningProblem, Linearisation
 from fem_dnn.regularization import Regularization
+from fem_dnn.tracking import Tracking
 from fem_dnn.trajectories import StateTrajectory
 from fem_dnn.work import Work
 

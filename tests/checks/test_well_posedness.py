@@ -19,8 +19,8 @@ from mpi4py import MPI
 from fem_dnn.activations import ACTIVATIONS, Activation
 from fem_dnn.checks import Subject, adjoint_bound, state_bound, sup_bound
 from fem_dnn.losses import L2Loss
-from fem_dnn.problem import Tracking
 from fem_dnn.state import solve_state
+from fem_dnn.tracking import Tracking
 
 COMM = MPI.COMM_SELF
 

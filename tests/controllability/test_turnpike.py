@@ -8,8 +8,8 @@ from helpers import l2_problem, make_network, random_problem, uniform, width_spa
 from mpi4py import MPI
 
 from fem_dnn.controllability import turnpike_rates
-from fem_dnn.problem import Tracking
 from fem_dnn.solvers import solve_newton
+from fem_dnn.tracking import Tracking
 
 
 def tracking_problem(comm, activation="linear", samples=2, T=10.0, layers=40):

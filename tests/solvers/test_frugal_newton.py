@@ -9,10 +9,11 @@ from helpers import random_problem
 from mpi4py import MPI
 from numpy.typing import NDArray
 
+from fem_dnn.coordinates import Metric
 from fem_dnn.errors import BadInput
 from fem_dnn.gram import GramProblem
 from fem_dnn.gram.linearisation import GramLinearisation
-from fem_dnn.problem import Linearisation, Metric
+from fem_dnn.problem import Linearisation
 from fem_dnn.solvers import Tolerances, frugal_newton, newton, solve_newton
 from fem_dnn.solvers.frugal_newton import POOR
 
