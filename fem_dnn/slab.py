@@ -140,7 +140,7 @@ class _AndersonMixing:
         """R, and after it the differences dR."""
         self.dG = np.empty((MEMORY, *shape))
         self.gram = np.zeros((samples, MEMORY, MEMORY))
-        self.right = np.empty((samples, 0))
+        self.right: Array = np.empty((samples, 0))
         self.count = 0
 
     def begin(self, R: Array, G: Array) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from mpi4py import MPI
-from program import run as run_program
+from program import here as run_program
 from test_error_estimate import case, solve
 
 import fem_dnn

@@ -4,7 +4,7 @@ import html
 import json
 
 import pytest
-from program import batch, merged, run, write_case
+from program import batch, here, merged, write_case
 
 CASE = {
     "mesh": {
@@ -116,7 +116,7 @@ def test_bad_input(runs):
 
 def test_standard_output_is_pure_json(tmp_path):
     write_case(tmp_path / "case.toml", CASES["given"])
-    outcome = run("check", "case.toml", "--json", "-", folder=tmp_path)
+    outcome = here("check", "case.toml", "--json", "-", folder=tmp_path)
     assert outcome.status == 0, outcome.err
     assert outcome.json["checks"]
 
