@@ -141,15 +141,38 @@ def _streams() -> Iterator[Any]:
                 reporting._stdout = 1
 
 
-def batch(commands: Sequence[Sequence[str | Path]], *, ranks: int = 1, folder: Path) -> list[Any]:
+def without_pictures() -> Any:
+    """The standard pictures of `--out` are not drawn: for those who only look at its arrays.
+
+    They take longer than most tests' cases; `test_pictures` and the demos look at them.
+    """
+    return mock.patch("fem_dnn.pictures.standard_pictures", lambda *_, **__: None)
+
+
+def batch(
+    commands: Sequence[Sequence[str | Path]],
+    *,
+    ranks: int = 1,
+    folder: Path,
+    pictures: bool = True,
+) -> list[Any]:
     """Run many commands one after the other: here, or in one process per rank for several.
+
+    Args:
+        commands: The words of each.
+        ranks: How many.
+        folder: Where.
+        pictures: Whether `--out` draws its standard pictures.
 
     Returns:
         For every command the outcomes on all ranks.
     """
     if ranks == 1:
-        return [[here(*command, folder=folder)] for command in commands]
-    texts = json.dumps([[str(word) for word in command] for command in commands])
+        with contextlib.nullcontext() if pictures else without_pictures():
+            return [[here(*command, folder=folder)] for command in commands]
+    texts = json.dumps(
+        {"pictures": pictures, "commands": [[*map(str, command)] for command in commands]}
+    )
     script = Path(__file__).with_name("batch.py")
     finished = subprocess.run(
         [*mpirun(ranks), sys.executable, str(script), texts],
