@@ -4,6 +4,7 @@ import gc
 from collections.abc import Iterator
 
 import pytest
+from program import without_pictures
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -17,3 +18,10 @@ def collect_on_all_ranks_alike() -> Iterator[None]:
     yield
     gc.collect()
     gc.enable()
+
+
+@pytest.fixture(scope="module")
+def no_pictures() -> Iterator[None]:
+    """`--out` draws no standard pictures while a module runs that does not look at them."""
+    with without_pictures():
+        yield

@@ -6,7 +6,7 @@ import stat
 
 import numpy as np
 import pytest
-from program import batch, here, merged, run, start, write_case
+from program import batch, here, merged, run, start, without_pictures, write_case
 
 import fem_dnn
 
@@ -115,7 +115,8 @@ def test_not_converged(folder, method):
     """Exit status 1, advice in the reason, results written all the same."""
     out = f"stopped-{method}"
     settings = ["--set", "solver.max_iterations=1", "--set", f"solver.method={method}"]
-    outcome = here("solve", "case.toml", *settings, "--out", out, folder=folder)
+    with without_pictures():
+        outcome = here("solve", "case.toml", *settings, "--out", out, folder=folder)
     assert outcome.status == 1
     assert outcome.err == ""
     assert "NOT CONVERGED: " in outcome.out

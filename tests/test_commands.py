@@ -12,6 +12,8 @@ from scipy.special import softmax
 
 from fem_dnn.case.templates import RECIPES
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 # forward
 
 

@@ -13,6 +13,8 @@ import pytest
 from program import here, merged, write_case
 from reference import Controls, Reference
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 rng = np.random.default_rng(42)
 
 RESNET = {
