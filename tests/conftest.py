@@ -4,6 +4,7 @@ import gc
 from collections.abc import Iterator
 
 import pytest
+from mpi4py import MPI
 from program import without_pictures
 
 
@@ -25,3 +26,13 @@ def no_pictures() -> Iterator[None]:
     """`--out` draws no standard pictures while a module runs that does not look at them."""
     with without_pictures():
         yield
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out on several ranks what is marked `one_rank`."""
+    if MPI.COMM_WORLD.size == 1:
+        return
+    left_out = [item for item in items if item.get_closest_marker("one_rank")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]

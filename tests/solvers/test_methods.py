@@ -210,6 +210,7 @@ def test_what_was_reached_is_kept_where_no_step_has_a_state(method: str, monkeyp
 
 
 @pytest.mark.parametrize("method", OURS)
+@pytest.mark.one_rank
 def test_leaves_saddles(method: str) -> None:
     """Exact case 5: started at the saddle itself, where the gradient is below atol."""
     space = width_space(WORLD, 2, 0)
