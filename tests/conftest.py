@@ -29,10 +29,9 @@ def no_pictures() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out on several ranks what is marked `one_rank`."""
-    if MPI.COMM_WORLD.size == 1:
-        return
-    left_out = [item for item in items if item.get_closest_marker("one_rank")]
+    """Leave out what is marked as telling nothing on so many ranks."""
+    marker = "several_ranks" if MPI.COMM_WORLD.size == 1 else "one_rank"
+    left_out = [item for item in items if item.get_closest_marker(marker)]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]

@@ -122,6 +122,7 @@ def test_standard_output_is_pure_json(tmp_path):
 
 
 @pytest.mark.mpi
+@pytest.mark.several_ranks
 def test_ranks_agree(tmp_path):
     from mpi4py import MPI
 

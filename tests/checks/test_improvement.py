@@ -73,6 +73,7 @@ def test_controls_that_are_not_critical():
 
 
 @pytest.mark.mpi
+@pytest.mark.several_ranks
 def test_the_improvement_does_not_depend_on_the_ranks(frozen_inputs):
     found = [
         pontryagin_improvement(frozen_inputs(comm), TOLERANCES)

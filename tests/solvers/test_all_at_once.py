@@ -133,6 +133,7 @@ def test_iterations_do_not_feel_the_mesh(scheme: str, smooth: bool) -> None:
     assert np.all(highest <= 1.25 * lowest), counts
 
 
+@pytest.mark.several_ranks
 def test_same_iterates_on_any_number_of_ranks() -> None:
     """Iterate by iterate, with all kinds of controls."""
     options = {"loss": "mse", "learn_outputs": True, "mask": True}

@@ -140,6 +140,7 @@ def test_smoothed_controls_within_bounds() -> None:
 
 
 @pytest.mark.parametrize("method", ["newton", "sweep"])
+@pytest.mark.several_ranks
 def test_same_solution_on_any_number_of_ranks(method: str) -> None:
     a, b = (
         METHODS[method](*problem_and_start(comm), Tolerances(rtol=1e-11)) for comm in (WORLD, SELF)

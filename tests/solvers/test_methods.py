@@ -92,6 +92,7 @@ def test_the_returned_point_is_consistent(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", OURS)
+@pytest.mark.several_ranks
 def test_same_iterates_on_any_number_of_ranks(method: str) -> None:
     """Iterate by iterate, with all kinds of controls."""
     options = {"scheme": "resnet", "loss": "mse", "learn_outputs": True, "mask": True}

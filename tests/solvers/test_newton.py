@@ -76,6 +76,7 @@ def test_tight_tolerances_are_met(rtol: float, scheme: str, loss: str) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["resnet", "dg1"])
+@pytest.mark.several_ranks
 def test_same_solution_on_any_number_of_ranks(scheme: str) -> None:
     shared, alone = (
         solve_newton(
