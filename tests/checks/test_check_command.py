@@ -130,8 +130,11 @@ def test_ranks_agree(tmp_path):
     from fem_dnn.request import Request
 
     found = [check(CASE, Request(comm=comm))["checks"] for comm in (MPI.COMM_WORLD, MPI.COMM_SELF)]
-    for here, alone in zip(*found, strict=True):
-        assert here["name"] == alone["name"]
-        assert here["holds"] is alone["holds"]
-        if here["value"] is not None and here["name"] not in ("stationarity", "identical_samples"):
-            assert here["value"] == pytest.approx(alone["value"], rel=1e-5, abs=1e-9), here
+    for shared, alone in zip(*found, strict=True):
+        assert shared["name"] == alone["name"]
+        assert shared["holds"] is alone["holds"]
+        if shared["value"] is not None and shared["name"] not in (
+            "stationarity",
+            "identical_samples",
+        ):
+            assert shared["value"] == pytest.approx(alone["value"], rel=1e-5, abs=1e-9), shared
