@@ -47,7 +47,14 @@ def problem_and_start(comm=WORLD, **options):
 
 
 @pytest.mark.parametrize("method", OURS)
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        # Slow, and its sums over ranks are those of "bias alone" and the rest.
+        pytest.param(name, marks=pytest.mark.one_rank if "tracking" in name else ())
+        for name in PROBLEMS
+    ],
+)
 def test_agrees_with_newton(name: str, method: str) -> None:
     """The same minimiser: gradients of 1e-9 of the first, eigenvalues of about 0.1."""
     tolerances = Tolerances(rtol=1e-9, max_iterations=2000)
