@@ -20,7 +20,7 @@ test-mpi: ## run the tests that ranks can share, on two of them
 	$(ENTER) mpirun -n 2 $(PYTEST) -q -x --color=no -m mpi
 
 test-serial: ## run all tests on one rank, on as many cores as there are up to 4
-	$(ENTER) $(PYTEST) -q -n auto --maxprocesses 4 --dist loadfile -m "not alone"
+	OMP_NUM_THREADS=1 $(ENTER) $(PYTEST) -q -n auto --maxprocesses 4 --dist worksteal -m "not alone"
 	$(ENTER) $(PYTEST) -q -m alone
 
 lint: ## check style (ruff) and types (mypy)

@@ -8,6 +8,7 @@ linear slopes it converges like GMRES (Walker & Ni, SIAM J. Numer. Anal. 49, 201
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -27,6 +28,7 @@ STALLED = 1e-12
 
 MAX_ITERATIONS = 80
 MEMORY = 10
+RIDGE = 1e-13 * np.eye(MEMORY)
 
 
 def combine(coefficients: Array, levels: Array, out: Array | None = None) -> Array:
@@ -91,75 +93,90 @@ def solve_stages(
     Raises:
         SlabFailure: No convergence; raised on all ranks alike.
     """
-    tau = interval[1] - interval[0]
-
-    def image(z: Array) -> Array:
-        return start + combine(tau * tableau, z)
-
+    step = (interval[1] - interval[0]) * tableau
     mixing = _AndersonMixing(start.shape, sum_over_ranks)
-    Y = image(guess)
+    Y = start + combine(step, guess)
     scale = np.zeros(start.shape[-1])
     best, stalled, relative = np.inf, 0, np.inf
     for iteration in range(MAX_ITERATIONS):
         z = slopes(Y)
-        G = image(z)
+        G = start + combine(step, z)
         R = G - Y
         if iteration == 0:
-            squares = sum_over_ranks(np.stack([_dots(f, f) for f in (R, G, start)]))
-            scale = np.sqrt(np.maximum(squares[1], squares[2]))
+            square, *others = sum_over_ranks(np.array([_dots(f, f) for f in (R, G, start)]))
+            scale = np.sqrt(np.maximum(*others))
             scale[scale == 0] = 1.0
-            square = squares[0]
+            mixing.begin(R, G)
         else:
-            square = sum_over_ranks(_dots(R, R))
-        relative = float(np.max(np.sqrt(square) / scale, initial=0))
+            square = mixing.add(R, G)
+        relative = float((np.sqrt(square) / scale).max(initial=0))
         stalled = stalled + 1 if relative > 0.9 * best else 0
         best = min(best, relative)
         if relative <= TOLERANCE or (stalled >= 2 and relative <= STALLED):
             return Y, z
         if not np.isfinite(relative):
             break
-        Y = mixing.next(R, G)
+        Y = mixing.next()
     raise SlabFailure(*interval, relative, iteration + 1)
 
 
 def _dots(f: Array, g: Array) -> Array:
-    """Products per sample: (levels, nodes, samples) with itself or a stack of such."""
+    """Products per sample of (levels, nodes, samples)."""
     samples = f.shape[-1]
-    return np.einsum(
-        "...is,is->...s", f.reshape(*f.shape[:-3], -1, samples), g.reshape(-1, samples)
-    )
+    return np.einsum("is,is->s", f.reshape(-1, samples), g.reshape(-1, samples))
 
 
 class _AndersonMixing:
-    """Next iterate G - sum_k gamma_k dG_k, gamma minimising |R - sum_k gamma_k dR_k| per sample."""
+    """Next iterate G - sum_k gamma_k dG_k, gamma minimising |R - sum_k gamma_k dR_k| per sample.
+
+    All products that an iterate brings are summed over ranks at once: in a slab of few nodes the
+    exchanges, not the arithmetic, take the time.
+    """
 
     def __init__(self, shape: tuple[int, ...], sum_over_ranks: Sum) -> None:
         self.sum = sum_over_ranks
-        self.dR = np.empty((MEMORY, *shape))
+        samples = shape[-1]
+        self.residuals = np.empty((1 + MEMORY, math.prod(shape[:-1]), samples))
+        """R, and after it the differences dR."""
         self.dG = np.empty((MEMORY, *shape))
-        self.gram = np.zeros((shape[-1], MEMORY, MEMORY))
+        self.gram = np.zeros((samples, MEMORY, MEMORY))
+        self.right: Array = np.empty((samples, 0))
         self.count = 0
-        self.last: tuple[Array, Array] | None = None
 
-    def next(self, R: Array, G: Array) -> Array:
-        """The next iterate after one with image G and residual R."""
-        if self.last is None:
-            self.last = R, G
-            return G
+    def begin(self, R: Array, G: Array) -> None:
+        """The first iterate has image G and residual R."""
+        self.residuals[0] = R.reshape(self.residuals[0].shape)
+        self.G = G
+
+    def add(self, R: Array, G: Array) -> Array:
+        """Take the iterate with image G and residual R; |R|^2 per sample (collective)."""
         k = self.count % MEMORY
         self.count += 1
         m = min(self.count, MEMORY)
-        np.subtract(R, self.last[0], out=self.dR[k])
-        np.subtract(G, self.last[1], out=self.dG[k])
-        self.last = R, G
-        known = self.dR[:m]
-        products = self.sum(np.stack([_dots(known, self.dR[k]), _dots(known, R)]))
-        self.gram[:, k, :m] = self.gram[:, :m, k] = products[0].T
+        known, R = self.residuals[: 1 + m], R.reshape(self.residuals[0].shape)
+        np.subtract(R, known[0], out=known[1 + k])
+        known[0] = R
+        np.subtract(G, self.G, out=self.dG[k])
+        self.G = G
+        products = self.sum(np.einsum("mis,kis->kms", known, known[:: 1 + k]))
+        self.gram[:, k, :m] = self.gram[:, :m, k] = products[1, 1:].T
+        self.right = products[0, 1:].T
+        square: Array = products[0, 0]
+        return square
+
+    def next(self) -> Array:
+        """The iterate after the last one."""
+        m = min(self.count, MEMORY)
+        if m == 0:
+            return self.G
         gram = self.gram[:, :m, :m]
         # Columns shrink by orders of magnitude as the iteration converges: normalise them, and
         # add a ridge at round-off for columns that have become parallel.
-        norm = np.sqrt(gram[:, range(m), range(m)])
-        inverse = np.divide(1.0, norm, out=np.zeros_like(norm), where=norm > 0)
-        scaled = gram * inverse[:, :, None] * inverse[:, None, :] + 1e-13 * np.eye(m)
-        gamma = inverse * np.linalg.solve(scaled, (products[1].T * inverse)[..., None])[..., 0]
-        return G - np.einsum("sk,klns->lns", gamma, self.dG[:m])
+        norm: Array = np.sqrt(gram.diagonal(axis1=1, axis2=2))
+        norm[norm == 0] = np.inf
+        inverse = 1.0 / norm
+        scaled = gram * inverse[:, :, None]
+        scaled *= inverse[:, None, :]
+        scaled += RIDGE[:m, :m]
+        gamma = inverse * np.linalg.solve(scaled, (self.right * inverse)[..., None])[..., 0]
+        return self.G - np.einsum("sk,klns->lns", gamma, self.dG[:m])

@@ -1,13 +1,19 @@
-"""The program as people run it: by its command line, in a process of its own."""
+"""The program as people run it: by its command line, in a process of its own or in the tests'."""
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
+
+from fem_dnn import cli, reporting
 
 MODULE = [sys.executable, "-m", "fem_dnn"]
 
@@ -70,13 +76,103 @@ def run(*arguments: str | Path, ranks: int = 1, folder: Path) -> Outcome:
     return Outcome(process.returncode, out, err)
 
 
-def batch(commands: Sequence[Sequence[str | Path]], *, ranks: int = 1, folder: Path) -> list[Any]:
-    """Run many commands one after the other in one process per rank, to start up only once.
+def here(*arguments: str | Path, folder: Path) -> Outcome:
+    """Run the program in a folder, in this process: to start one takes longer than most cases.
+
+    The streams are those of the process (file descriptors), so that what PETSc or a child prints
+    is seen as well. Signals, closed pipes and what PETSc itself reports need `run`.
+    """
+    with (
+        mock.patch.object(sys, "argv", ["fem-dnn", *map(str, arguments)]),
+        mock.patch.dict(os.environ),
+        contextlib.chdir(folder),
+        _signal_handlers_kept(),
+        _streams() as read,
+    ):
+        try:
+            cli.main()
+        except SystemExit as end:
+            status = end.code
+        out, err = read()
+    assert isinstance(status, int)
+    return Outcome(status, out, err)
+
+
+@contextlib.contextmanager
+def _signal_handlers_kept() -> Iterator[None]:
+    """The program's end with the run."""
+    numbers = signal.SIGINT, signal.SIGTERM
+    kept = [signal.getsignal(number) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, kept, strict=True):
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _streams() -> Iterator[Any]:
+    """Standard output and error go into files; yields what reads these."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with contextlib.ExitStack() as stack:
+        files = [stack.enter_context(tempfile.TemporaryFile("w+")) for _ in range(2)]
+        for number, file in zip((1, 2), files, strict=True):
+            kept = os.dup(number)
+            stack.callback(os.close, kept)
+            stack.callback(os.dup2, kept, number)
+            os.dup2(file.fileno(), number)
+        out, err = (stack.enter_context(os.fdopen(n, "w", closefd=False)) for n in (1, 2))
+        stack.enter_context(contextlib.redirect_stdout(out))
+        stack.enter_context(contextlib.redirect_stderr(err))
+
+        def read() -> list[str]:
+            out.flush()
+            err.flush()
+            for file in files:
+                file.seek(0)
+            return [file.read() for file in files]
+
+        try:
+            yield read
+        finally:
+            if reporting._stdout != 1:  # of `--json -`
+                os.close(reporting._stdout)
+                reporting._stdout = 1
+
+
+def without_pictures() -> Any:
+    """The standard pictures of `--out` are not drawn: for those who only look at its arrays.
+
+    They take longer than most tests' cases; `test_pictures` and the demos look at them.
+    """
+    return mock.patch("fem_dnn.pictures.standard_pictures", lambda *_, **__: None)
+
+
+def batch(
+    commands: Sequence[Sequence[str | Path]],
+    *,
+    ranks: int = 1,
+    folder: Path,
+    pictures: bool = True,
+) -> list[Any]:
+    """Run many commands one after the other: here, or in one process per rank for several.
+
+    Args:
+        commands: The words of each.
+        ranks: How many.
+        folder: Where.
+        pictures: Whether `--out` draws its standard pictures.
 
     Returns:
         For every command the outcomes on all ranks.
     """
-    texts = json.dumps([[str(word) for word in command] for command in commands])
+    if ranks == 1:
+        with contextlib.nullcontext() if pictures else without_pictures():
+            return [[here(*command, folder=folder)] for command in commands]
+    texts = json.dumps(
+        {"pictures": pictures, "commands": [[*map(str, command)] for command in commands]}
+    )
     script = Path(__file__).with_name("batch.py")
     finished = subprocess.run(
         [*mpirun(ranks), sys.executable, str(script), texts],

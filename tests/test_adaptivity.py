@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from mpi4py import MPI
-from program import run as run_program
+from program import here as run_program
 from test_error_estimate import case, solve
 
 import fem_dnn
@@ -87,6 +87,7 @@ def test_the_adapted_case_reproduces_the_last_solve(tmp_path) -> None:
 
 @pytest.mark.mpi
 @pytest.mark.parametrize("cells", [4, [2, 2]])
+@pytest.mark.several_ranks
 def test_the_same_meshes_on_any_number_of_ranks(cells) -> None:
     distributed, serial = (
         solve_adaptively(case(cells, 2, "dg1", 0, data=LAYER), 4e-2, Request(comm=comm))

@@ -6,7 +6,7 @@ import stat
 
 import numpy as np
 import pytest
-from program import batch, merged, run, start, write_case
+from program import batch, here, merged, run, start, without_pictures, write_case
 
 import fem_dnn
 
@@ -97,7 +97,7 @@ def test_overrides_and_the_initial_guess(folder):
     """--set; `rtol` counts from the initial guess and the history starts there."""
     overrides = ["--set", "mesh.depth.cells=3", "--set", "network.depth_scheme=resnet"]
     random = ["--set", 'solver.initial={ kind = "random", seed = 1 }', "--set", "solver.rtol=1e-3"]
-    outcome = run("solve", "case.toml", *overrides, *random, "--json", "-", folder=folder)
+    outcome = here("solve", "case.toml", *overrides, *random, "--json", "-", folder=folder)
     result = outcome.json
     assert outcome.status == 0
     assert result["case"]["mesh"]["depth"] == {"length": 1.0, "cells": 3}
@@ -115,7 +115,8 @@ def test_not_converged(folder, method):
     """Exit status 1, advice in the reason, results written all the same."""
     out = f"stopped-{method}"
     settings = ["--set", "solver.max_iterations=1", "--set", f"solver.method={method}"]
-    outcome = run("solve", "case.toml", *settings, "--out", out, folder=folder)
+    with without_pictures():
+        outcome = here("solve", "case.toml", *settings, "--out", out, folder=folder)
     assert outcome.status == 1
     assert outcome.err == ""
     assert "NOT CONVERGED: " in outcome.out
@@ -132,7 +133,7 @@ def test_not_converged(folder, method):
 def test_absolute_tolerance(folder):
     """Where the initial gradient is below atol only negative curvature is looked for."""
     convex = ["--set", "regularization.kernel=10.0", "--set", "regularization.bias=10.0"]
-    outcome = run(
+    outcome = here(
         *["solve", "case.toml", "--json", "-", "--set", "solver.atol=10.0", *convex],
         folder=folder,
     )
@@ -160,7 +161,7 @@ SADDLE = merged(
 
 def test_a_saddle_is_not_taken_for_a_solution(folder):
     write_case(folder / "saddle.toml", SADDLE)
-    outcome = run("solve", "saddle.toml", "--json", "-", folder=folder)
+    outcome = here("solve", "saddle.toml", "--json", "-", folder=folder)
     result = outcome.json
     assert outcome.status == 0
     assert result["initial_gradient_norm"] < 1e-12
@@ -172,7 +173,7 @@ def test_a_saddle_is_not_taken_for_a_solution(folder):
 
 def test_a_saddle_is_kept_where_asked(folder):
     write_case(folder / "saddle.toml", SADDLE)
-    outcome = run(
+    outcome = here(
         "solve", "saddle.toml", "--json", "-", "--set", "solver.escape=false", folder=folder
     )
     assert outcome.status == 0
@@ -196,7 +197,7 @@ def test_exact_objective(folder, activation, objective):
         "regularization": {"bias": 0.1},
     }
     write_case(folder / "exact.toml", tables)
-    outcome = run("solve", "exact.toml", "--json", "-", folder=folder)
+    outcome = here("solve", "exact.toml", "--json", "-", folder=folder)
     assert outcome.status == 0
     assert outcome.json["objective"] == pytest.approx(objective, abs=6e-11)
     start = {"relu": 0.9 - 1.5 * 0.1, "sigmoid": 0.9 - 1.5 / 2}.get(activation, 0.9)

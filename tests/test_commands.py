@@ -6,11 +6,13 @@ import tomllib
 
 import numpy as np
 import pytest
-from program import batch, merged, run, write_case
+from program import batch, here, merged, write_case
 from reference import Controls, Reference
 from scipy.special import softmax
 
 from fem_dnn.case.templates import RECIPES
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 # forward
 
@@ -35,7 +37,7 @@ def test_forward_has_the_closed_form(tmp_path):
         "data": {"inputs": ["x[0]**2", "cos(pi * x[0])"]},
     }
     write_case(tmp_path / "case.toml", tables)
-    outcome = run("forward", "case.toml", "--json", "-", "--out", "out", folder=tmp_path)
+    outcome = here("forward", "case.toml", "--json", "-", "--out", "out", folder=tmp_path)
     assert outcome.status == 0, outcome.err
     a = dict(np.load(tmp_path / "out/solution.npz"))
     x, h, c = a["x"][:, 0], a["node_weights"], 1.5
@@ -66,7 +68,7 @@ def test_forward_evaluates_the_objective(tmp_path):
         "regularization": {"kernel": 0.3, "bias": 0.4},
     }
     write_case(tmp_path / "case.toml", tables)
-    outcome = run("forward", "case.toml", "--json", "result.json", "--quiet", folder=tmp_path)
+    outcome = here("forward", "case.toml", "--json", "result.json", "--quiet", folder=tmp_path)
     assert (outcome.status, outcome.out, outcome.err) == (0, "", "")
     result = json.loads((tmp_path / "result.json").read_text())
     kernel = (x - 2 * y)[None] + t[:, None, None]
@@ -105,7 +107,7 @@ def trained(tmp_path_factory):
     np.savez(folder / "train.npz", f=INPUTS, c=CLASSES)
     np.savez(folder / "new.npz", f=NEW, c=np.array([0, 1, 2, 2, 2]))
     write_case(folder / "case.toml", CASE)
-    outcome = run("solve", "case.toml", "--out", "result", "--json", "-", folder=folder)
+    outcome = here("solve", "case.toml", "--out", "result", "--json", "-", folder=folder)
     assert outcome.status == 0, outcome.err
     return folder, outcome.json
 
@@ -130,7 +132,7 @@ def test_restart_from_a_file(trained):
     """A solution as initial guess is seen to be one: its gradient is below atol."""
     folder, result = trained
     start = 'solver.initial={ kind = "file", path = "result/solution.npz" }'
-    outcome = run(
+    outcome = here(
         *["solve", "case.toml", "--set", start, "--set", "solver.atol=1e-5", "--json", "-"],
         folder=folder,
     )
@@ -145,7 +147,7 @@ def test_predict(trained):
     data = {"inputs": "new.npz:f", "targets": "new.npz:c"}
     write_case(folder / "new.toml", merged(CASE, data=data))
     arguments = ["predict", "result", "new.toml"]
-    outcome = run(*arguments, "--json", "-", "--out", "predicted", folder=folder)
+    outcome = here(*arguments, "--json", "-", "--out", "predicted", folder=folder)
     assert outcome.status == 0, outcome.err
     result = outcome.json
     z = expected_outputs(folder, NEW)
@@ -163,7 +165,7 @@ def test_predict_without_targets(trained):
     tables = merged(CASE)
     del tables["data"]["targets"]
     write_case(folder / "inputs.toml", tables)
-    outcome = run("predict", "result", "inputs.toml", "--json", "-", folder=folder)
+    outcome = here("predict", "result", "inputs.toml", "--json", "-", folder=folder)
     assert outcome.status == 0, outcome.err
     assert "accuracy" not in outcome.json
     classes = np.array(outcome.json["classes"])
@@ -172,14 +174,14 @@ def test_predict_without_targets(trained):
 
 def test_predict_on_a_data_set(tmp_path):
     """The accuracies of the training are found again, with the scaling learned then."""
-    run("init", "iris", "--out", "case.toml", folder=tmp_path)
+    here("init", "iris", "--out", "case.toml", folder=tmp_path)
     small = ["--set", "network.depth_scheme=resnet", "--set", "mesh.width.cells=4"]
     some = ["--set", "solver.max_iterations=2"]
-    solved = run(
+    solved = here(
         "solve", "case.toml", *small, *some, "--out", "out", "--json", "-", folder=tmp_path
     )
     assert solved.status == 1
-    outcome = run("predict", "out", "case.toml", *small, "--json", "-", folder=tmp_path)
+    outcome = here("predict", "out", "case.toml", *small, "--json", "-", folder=tmp_path)
     assert outcome.status == 0, outcome.err
     assert outcome.json["samples"] == 150
     assert len(outcome.json["classes"]) == 150
@@ -198,7 +200,7 @@ def test_nodes(tmp_path):
     tables = merged(CASE, mesh={"width": width}, network={"width_degree": 1})
     np.savez(tmp_path / "train.npz", f=np.ones((2, 8)), c=np.array([0, 1]))
     write_case(tmp_path / "case.toml", tables)
-    outcome = run("nodes", "case.toml", "--json", "nodes.json", "--out", "out", folder=tmp_path)
+    outcome = here("nodes", "case.toml", "--json", "nodes.json", "--out", "out", folder=tmp_path)
     assert outcome.status == 0, outcome.err
     g = np.array([-1, 1]) * np.sqrt(3) / 6
     columns = np.concatenate([0.5 + g, 1.5 + g])

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from program import batch, merged, run, write_case
+from program import batch, here, merged, write_case
 
 from fem_dnn import pictures
 from fem_dnn.comparison import summarised
@@ -30,7 +30,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def compared(folder):
-    return run("compare", "case.toml", "--out", "out", "--json", "r.json", folder=folder)
+    return here("compare", "case.toml", "--out", "out", "--json", "r.json", folder=folder)
 
 
 def test_all_methods_agree(folder, compared):
@@ -71,7 +71,7 @@ def test_table_and_picture(folder, compared):
 def test_chosen_methods_and_one_that_does_not_converge(folder):
     limit = ["--set", "solver.max_iterations=5"]
     words = ["compare", "case.toml", "--methods", "bntr, gradient", *limit, "--json", "-"]
-    outcome = run(*words, folder=folder)
+    outcome = here(*words, folder=folder)
     assert outcome.status == 1
     result = outcome.json
     assert [one["method"] for one in result["methods"]] == ["bntr", "gradient"]

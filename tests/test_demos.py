@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from program import batch
 
 from fem_dnn import demos
 from fem_dnn.errors import BadInput
@@ -55,10 +56,11 @@ def test_unknown_demo() -> None:
     ("name", "ranks"), [(name, 2 if name == "circles" else 1) for name in PICTURES]
 )
 def test_as_script(name: str, ranks: int, tmp_path: Path) -> None:
-    launcher = ["mpirun", "-n", str(ranks)] if ranks > 1 else []
     out = tmp_path / "out"
-    command = [*launcher, sys.executable, "-m", "fem_dnn", "demo", name, "--out", str(out)]
-    said = run(command, tmp_path).stdout
+    [[first, *others]] = batch([["demo", name, "--out", out]], ranks=ranks, folder=tmp_path)
+    assert {one.status for one in (first, *others)} == {0}, first.err[-2000:]
+    assert not any(one.out or one.err for one in others)
+    said = first.out
     assert said.count("pictures:") == 1  # rank 0 alone speaks
     for picture in PICTURES[name]:
         assert (out / f"{picture}.png").stat().st_size > 10_000

@@ -174,6 +174,7 @@ def test_exact_constant_operator_in_depth(tmp_path, scheme, layers) -> None:
 
 @pytest.mark.mpi
 @pytest.mark.parametrize("problem", ["tracking", "softmax"])
+@pytest.mark.several_ranks
 def test_the_same_on_any_number_of_ranks(problem) -> None:
     mask = {"network": {"kernel_mask": "abs(x[0]-y[0])<0.4", "width_degree": 1}}
     runs = [

@@ -102,6 +102,7 @@ def continuum_objective(activation: str) -> float:
 @pytest.mark.parametrize(
     ("degree", "cells"), [(0, [8, 16, 32, 64]), (1, [4, 8, 16, 32]), (2, [6, 8, 12, 16])]
 )
+@pytest.mark.one_rank
 def test_orders_in_width(degree: int, cells: list[int]) -> None:
     """State and bias of order r + 1 in L2; the objective, a functional, of order 2r + 2."""
     exact_objective = continuum_objective("tanh")

@@ -53,6 +53,7 @@ def test_splits_into_mean_and_variance(activation: str, scheme: str) -> None:
 
 
 @pytest.mark.parametrize(("degree", "cells"), [(0, [8, 16, 32, 64]), (1, [4, 8, 16, 32])])
+@pytest.mark.one_rank
 def test_order_of_the_objective_in_width(degree: int, cells: list[int]) -> None:
     """Against a solution so fine in width that its own error is far below the others'."""
     reference = solve(MPI.COMM_SELF, "resnet", "tanh", 40, 3)[0].objective

@@ -172,6 +172,7 @@ def test_missing_file_and_coordinate_that_is_not_there(folder: Path) -> None:
         assemble(fem_dnn.Case.parse(broken))
 
 
+@pytest.mark.several_ranks
 def test_a_case_is_solved_alike_on_any_ranks() -> None:
     case = fem_dnn.Case.parse(tables(MESHES / "disc_quadrilaterals.msh"))
     world = fem_dnn.solve(case)

@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from program import merged, run, write_case
+from program import here, merged, write_case
 from reference import Controls, Reference
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 rng = np.random.default_rng(42)
 
@@ -148,7 +150,7 @@ def solved(request, tmp_path_factory) -> Solved:
     (folder / "elsewhere").mkdir()
     write_case(folder / "case.toml", tables)
     # Arrays are found next to the case file, not in the working directory.
-    outcome = run(
+    outcome = here(
         "solve", "../case.toml", "--out", "../out", "--json", "-", folder=folder / "elsewhere"
     )
     assert outcome.status == 0, outcome.err
@@ -365,7 +367,7 @@ def test_the_written_controls_reproduce_the_objective(solved):
         outputs = {"outputs": "out/solution.npz:outputs", "offsets": offsets}
         change["loss"] = {**outputs, "train_outputs": False}
     write_case(solved.folder / "forward.toml", merged(tables, **change))
-    outcome = run("forward", "forward.toml", "--json", "-", folder=solved.folder)
+    outcome = here("forward", "forward.toml", "--json", "-", folder=solved.folder)
     assert outcome.status == 0, outcome.err
     assert outcome.json["loss"] == pytest.approx(solved.result["loss"], rel=1e-13)
     if "outputs" not in solved.trained:  # else R has the output layer's share
@@ -378,7 +380,7 @@ def test_the_gradient_formula_on_the_arrays(tmp_path):
     del tables["network"]["kernel_mask"], tables["data"]["tracking_targets"]
     np.savez(tmp_path / "case.npz", **RESNET_ARRAYS)
     case = write_case(tmp_path / "case.toml", tables)
-    outcome = run("solve", case, "--out", "out", "--quiet", folder=tmp_path)
+    outcome = here("solve", case, "--out", "out", "--quiet", folder=tmp_path)
     assert outcome.status == 0, outcome.err
     assert outcome.out == outcome.err == ""
     a = dict(np.load(tmp_path / "out/solution.npz"))

@@ -4,7 +4,7 @@ import html
 import json
 
 import pytest
-from program import batch, merged, run, write_case
+from program import batch, here, merged, write_case
 
 CASE = {
     "mesh": {
@@ -116,12 +116,13 @@ def test_bad_input(runs):
 
 def test_standard_output_is_pure_json(tmp_path):
     write_case(tmp_path / "case.toml", CASES["given"])
-    outcome = run("check", "case.toml", "--json", "-", folder=tmp_path)
+    outcome = here("check", "case.toml", "--json", "-", folder=tmp_path)
     assert outcome.status == 0, outcome.err
     assert outcome.json["checks"]
 
 
 @pytest.mark.mpi
+@pytest.mark.several_ranks
 def test_ranks_agree(tmp_path):
     from mpi4py import MPI
 
@@ -129,8 +130,11 @@ def test_ranks_agree(tmp_path):
     from fem_dnn.request import Request
 
     found = [check(CASE, Request(comm=comm))["checks"] for comm in (MPI.COMM_WORLD, MPI.COMM_SELF)]
-    for here, alone in zip(*found, strict=True):
-        assert here["name"] == alone["name"]
-        assert here["holds"] is alone["holds"]
-        if here["value"] is not None and here["name"] not in ("stationarity", "identical_samples"):
-            assert here["value"] == pytest.approx(alone["value"], rel=1e-5, abs=1e-9), here
+    for shared, alone in zip(*found, strict=True):
+        assert shared["name"] == alone["name"]
+        assert shared["holds"] is alone["holds"]
+        if shared["value"] is not None and shared["name"] not in (
+            "stationarity",
+            "identical_samples",
+        ):
+            assert shared["value"] == pytest.approx(alone["value"], rel=1e-5, abs=1e-9), shared

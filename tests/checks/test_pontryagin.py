@@ -189,6 +189,7 @@ def test_moving_targets_are_not_autonomous():
 
 
 @pytest.mark.mpi
+@pytest.mark.several_ranks
 def test_the_principle_does_not_depend_on_the_ranks():
     found = []
     for comm in (MPI.COMM_WORLD, MPI.COMM_SELF):

@@ -194,6 +194,7 @@ RANKS = {
 
 
 @pytest.mark.mpi
+@pytest.mark.several_ranks
 def test_on_any_number_of_ranks() -> None:
     """Derivatives penalised, a branch point, other branches: the same on all communicators."""
     alone, together = (followed(RANKS, comm)["branches"] for comm in (SELF, WORLD))

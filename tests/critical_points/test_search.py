@@ -199,6 +199,7 @@ def test_other_coordinates_and_controls(options):
 
 
 @pytest.mark.mpi
+@pytest.mark.several_ranks
 def test_ranks_do_not_matter():
     one, several = search(one_layer(2, SELF), points=4), search(one_layer(2), points=4)
     assert len(one.points) == len(several.points) == 4

@@ -195,6 +195,7 @@ def test_a_saddle_is_seen_to_be_none_of_the_best():
 
 
 @pytest.mark.mpi
+@pytest.mark.several_ranks
 def test_ranks_agree():
     """Also where there are fewer width cells than ranks."""
     tables = merged(

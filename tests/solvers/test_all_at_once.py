@@ -83,6 +83,7 @@ def test_same_solution_as_newton_where_controls_are_smoothed(options: dict) -> N
 
 
 @pytest.mark.parametrize("scheme", ["resnet", "dg1"])
+@pytest.mark.one_rank
 def test_converges_quadratically(scheme: str) -> None:
     """One step with exact linear solves from points at all distances, infeasible ones too."""
     problem, start = problem_and_start(scheme=scheme, cells=2, samples=2)
@@ -119,6 +120,7 @@ def smooth_problem(cells: int, layers: int, scheme: str, smooth: bool) -> Learni
 @pytest.mark.parametrize(
     ("scheme", "smooth"), [("resnet", False), ("resnet", True), ("dg0", False)]
 )
+@pytest.mark.one_rank
 def test_iterations_do_not_feel_the_mesh(scheme: str, smooth: bool) -> None:
     """Newton and Krylov counts, from 8 to 32 nodes and from 3 to 12 layers."""
     counts = []
@@ -131,6 +133,7 @@ def test_iterations_do_not_feel_the_mesh(scheme: str, smooth: bool) -> None:
     assert np.all(highest <= 1.25 * lowest), counts
 
 
+@pytest.mark.several_ranks
 def test_same_iterates_on_any_number_of_ranks() -> None:
     """Iterate by iterate, with all kinds of controls."""
     options = {"loss": "mse", "learn_outputs": True, "mask": True}
@@ -226,6 +229,7 @@ def test_more_than_round_off_allows() -> None:
     assert solution.gradient_norm < 1e-12
 
 
+@pytest.mark.one_rank
 def test_leaves_saddles() -> None:
     """Exact case 5: the symmetric branch is a saddle, where the method stays without escape."""
     network = make_network(width_space(WORLD, 2), "dg1", "linear", points=uniform(1.0, 2))

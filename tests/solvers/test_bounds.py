@@ -110,6 +110,7 @@ def test_methods_agree(method: str, options: dict) -> None:
     assert relative(everywhere(a.problem, a.control), everywhere(b.problem, b.control)) < 1e-6
 
 
+@pytest.mark.one_rank
 def test_converges_superlinearly_at_the_end() -> None:
     """Each late step multiplies |g| by |g|^(1/4) or less: no linear factor, and of at most 4e-3
     in the last one."""
@@ -139,6 +140,7 @@ def test_smoothed_controls_within_bounds() -> None:
 
 
 @pytest.mark.parametrize("method", ["newton", "sweep"])
+@pytest.mark.several_ranks
 def test_same_solution_on_any_number_of_ranks(method: str) -> None:
     a, b = (
         METHODS[method](*problem_and_start(comm), Tolerances(rtol=1e-11)) for comm in (WORLD, SELF)
@@ -157,6 +159,7 @@ def reflection(high: float):
     )
 
 
+@pytest.mark.one_rank
 def test_curvature_is_that_of_the_free_controls() -> None:
     """A kernel held by its bounds cannot leave the symmetric path: a minimiser. Wider bounds make
     the path a saddle, which is left for a point where other bounds hold."""

@@ -37,6 +37,7 @@ def test_agrees_with_newton(options: dict) -> None:
         assert np.all(a.problem.controls.values(a.control).kernel[start == 0] == 0)
 
 
+@pytest.mark.several_ranks
 def test_same_solution_on_any_number_of_ranks() -> None:
     shared, alone = (
         solve_lbfgs(*problem_and_start(comm, scheme="resnet"), Tolerances(rtol=1e-7))

@@ -47,7 +47,14 @@ def problem_and_start(comm=WORLD, **options):
 
 
 @pytest.mark.parametrize("method", OURS)
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        # Slow, and its sums over ranks are those of "bias alone" and the rest.
+        pytest.param(name, marks=pytest.mark.one_rank if "tracking" in name else ())
+        for name in PROBLEMS
+    ],
+)
 def test_agrees_with_newton(name: str, method: str) -> None:
     """The same minimiser: gradients of 1e-9 of the first, eigenvalues of about 0.1."""
     tolerances = Tolerances(rtol=1e-9, max_iterations=2000)
@@ -92,6 +99,7 @@ def test_the_returned_point_is_consistent(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", OURS)
+@pytest.mark.several_ranks
 def test_same_iterates_on_any_number_of_ranks(method: str) -> None:
     """Iterate by iterate, with all kinds of controls."""
     options = {"scheme": "resnet", "loss": "mse", "learn_outputs": True, "mask": True}
@@ -210,6 +218,7 @@ def test_what_was_reached_is_kept_where_no_step_has_a_state(method: str, monkeyp
 
 
 @pytest.mark.parametrize("method", OURS)
+@pytest.mark.one_rank
 def test_leaves_saddles(method: str) -> None:
     """Exact case 5: started at the saddle itself, where the gradient is below atol."""
     space = width_space(WORLD, 2, 0)

@@ -40,6 +40,7 @@ def problem_and_start(comm=WORLD, **options):
     "options",
     [{"loss": "softmax", "outputs": 3}, {"kernel": False}, {"scheme": "dg1", "loss": "logistic"}],
 )
+@pytest.mark.one_rank
 def test_converges_quadratically_at_the_end(options: dict) -> None:
     """Order fitted to |g_{k+1}| against |g_k|, from where Newton's model is good to round-off."""
     solution = solve_newton(*problem_and_start(**options), Tolerances(rtol=1e-12))
@@ -62,7 +63,7 @@ def test_converges_quadratically_at_the_end(options: dict) -> None:
         ("dg1", "logistic"),
     ],
 )
-@pytest.mark.parametrize("rtol", [1e-9, 1e-12])
+@pytest.mark.parametrize("rtol", [pytest.param(1e-9, marks=pytest.mark.one_rank), 1e-12])
 def test_tight_tolerances_are_met(rtol: float, scheme: str, loss: str) -> None:
     """The last steps change J by less than its round-off, and must be taken all the same."""
     for tracking in (False, True):
@@ -75,6 +76,7 @@ def test_tight_tolerances_are_met(rtol: float, scheme: str, loss: str) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["resnet", "dg1"])
+@pytest.mark.several_ranks
 def test_same_solution_on_any_number_of_ranks(scheme: str) -> None:
     shared, alone = (
         solve_newton(
@@ -154,6 +156,7 @@ def lowest_eigenvalue(at) -> float:
     return pair.value
 
 
+@pytest.mark.one_rank
 def test_bifurcation_threshold() -> None:
     """The straight path loses stability at |f| = 1.5094118 (theory.md section 9, case 5)."""
     sizes = np.array([1.50, 1.52])
@@ -163,7 +166,7 @@ def test_bifurcation_threshold() -> None:
     assert abs(crossing - 1.5094118) < 2e-4
 
 
-@pytest.mark.parametrize("size", [1.7, 2.5])
+@pytest.mark.parametrize("size", [1.7, pytest.param(2.5, marks=pytest.mark.one_rank)])
 def test_escapes_from_a_saddle(size: float) -> None:
     problem = reflection(size)
     saddle = symmetric_branch(problem)
@@ -180,6 +183,7 @@ def test_escapes_from_a_saddle(size: float) -> None:
     assert abs(minimum.lowest_eigenvalue - lowest_eigenvalue(minimum.at)) < 1e-2
 
 
+@pytest.mark.one_rank
 def test_examines_curvature_before_calling_the_guess_a_solution() -> None:
     """Started at the saddle itself, where the gradient is below atol."""
     problem = reflection(1.7)
@@ -272,6 +276,7 @@ def test_smoothed_controls(options: dict) -> None:
     assert abs(first_order.objective - solution.objective) < left + 1e-14
 
 
+@pytest.mark.one_rank
 def test_iterations_do_not_feel_the_mesh_with_smoothed_controls() -> None:
     """Newton and CG counts on a smooth case, from 8 to 32 nodes and from 4 to 16 layers."""
     counts = []

@@ -34,6 +34,7 @@ def test_agrees_with_newton(options: dict, tao_type: str) -> None:
 
 
 @pytest.mark.parametrize("tao_type", ["bntr", "bnls"])
+@pytest.mark.several_ranks
 def test_same_solution_on_any_number_of_ranks(tao_type: str) -> None:
     shared, alone = (
         ALL_METHODS[tao_type](*problem_and_start(comm, scheme="resnet"), Tolerances(rtol=1e-9))
