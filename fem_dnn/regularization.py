@@ -249,6 +249,8 @@ class Regularization:
                 squares += self.tikhonov[name] * float(np.dot(c, c))
         return 0.5 * float(self.controls.sum(np.array(squares))) + self.given
 
+    # An overflow shows in the number, which the caller judges.
+    @np.errstate(over="ignore")
     def energy(self, name: str, c: Array) -> float:
         """R of a kernel [level, y, x] or a bias [level, x] in coordinates (collective).
 
