@@ -28,7 +28,7 @@ from fem_dnn.controls import ControlParts, ControlSpace
 from fem_dnn.gram.choice import representation
 from fem_dnn.ingredients import Ingredients, Samples
 from fem_dnn.memory import within_memory
-from fem_dnn.network import Network
+from fem_dnn.network import LayerWeights, Network
 from fem_dnn.problem import LearningProblem, Linearisation
 from fem_dnn.sample_groups import SampleGroups
 from fem_dnn.solvers.history import Accuracy
@@ -40,6 +40,10 @@ Array = NDArray[np.float64]
 
 EVEN = 1.05
 """How much larger than in the most even grid the largest share may be."""
+
+ENOUGH = 256
+"""Samples by which every group measures curvature: all of them up to twice as many. It does so once
+for some thirty gradients."""
 
 WIDTH_ALONE = ("all-at-once", "sweep", "layerwise")
 """Methods that know no groups: what they hold is a function of all samples."""
@@ -159,7 +163,8 @@ class GridModel:
         given = given_weights(network, ingredients)
         problem = learning_problem(model.case, network, given, ingredients, groups)
         assert problem is not None, "the model has one"
-        return cls(model, ingredients.train, problem)
+        typical = _typical(model, network, given)
+        return cls(model, ingredients.train, replace(problem, typical=typical))
 
     def accuracy(self, at: Linearisation) -> float | None:
         """Fraction of all training samples classified right at a linearisation (collective)."""
@@ -169,6 +174,16 @@ class GridModel:
             return None
         right = float(self.problem.groups.sum(own * len(self.samples.inputs)))
         return right / len(self.model.ingredients.weights)
+
+
+def _typical(model: Model, network: Network, given: LayerWeights) -> LearningProblem | None:
+    """A model's samples, or enough of them weighted as all, on a group's network (collective)."""
+    whole = model.ingredients
+    some = slice(None, None, max(1, len(whole.weights) // ENOUGH))
+    ingredients = of_samples(whole, some)
+    weights = ingredients.weights * (whole.weights.sum() / ingredients.weights.sum())
+    ingredients = replace(ingredients, weights=weights)
+    return learning_problem(model.case, network, given, ingredients)
 
 
 def of_samples(ingredients: Ingredients, share: slice) -> Ingredients:

@@ -6,14 +6,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import everywhere, random_control, relative
+from helpers import assert_transposes, everywhere, random_control, relative
 from mpi4py import MPI
 from program import batch, merged, write_case
 
+from fem_dnn import process_grid
 from fem_dnn.assembly import assemble
 from fem_dnn.case import Case
 from fem_dnn.commands import solve
 from fem_dnn.comparison import compare
+from fem_dnn.curvature_metric import curvature_coordinates, why_not
 from fem_dnn.problem import LearningProblem
 from fem_dnn.process_grid import (
     GridModel,
@@ -170,6 +172,75 @@ def test_the_same_solution(name: str, method: str) -> None:
     assert left.keys() == right.keys()
     assert relative(right["state"], left["state"]) < 1e-7
     assert right["sample_weights"] == pytest.approx(left["sample_weights"])
+
+
+LARGER = merged(
+    INTERVAL,
+    mesh={
+        "width": {"shape": "interval", "length": 1.2, "cells": 12},
+        "depth": {"length": 1.0, "cells": 4},
+    },
+    network={"depth_scheme": "resnet"},
+    regularization={"kernel": 0.01, "bias": 0.01},
+)
+"""Controls enough for steps to be measured by the curvature."""
+
+
+def repeated(tables: dict[str, Any], times: int) -> dict[str, Any]:
+    """The same problem with every sample so many times, one after the other."""
+    data = tables["data"]
+    several = {name: [each for each in data[name] for _ in range(times)] for name in data}
+    several["weights"] = [w / times for w in several["weights"]]
+    return merged(tables, data=several)
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"data": LABELS, "loss": {"kind": "logistic", "train_outputs": True}},
+        {"regularization": {"kernel": 0.05, "bias": 0.1, "kernel_depth": 0.02}},
+    ],
+    ids=["l2", "learned outputs", "smooth in depth"],
+)
+@pytest.mark.parametrize("enough", [256, 5])
+def test_groups_measure_by_samples_that_stand_for_all(
+    change: dict[str, Any], enough: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By all; or by each that is there twice, which is by all too: the same to round-off."""
+    monkeypatch.setattr(process_grid, "ENOUGH", enough)
+    tables = merged(LARGER, **change)
+    alone, _ = problems(tables)
+    _, grid = problems(tables if enough > 5 else repeated(tables, 2))
+    of = grid.problem
+    assert why_not(of) is None
+    assert of.typical is not None
+    assert of.typical.sample_weights == pytest.approx(alone.sample_weights)
+    known = [(p, curvature_coordinates(p.linearise(random_control(p)))) for p in (alone, of)]
+    for name in ("apply", "apply_transpose", "inverse"):
+        images = [
+            everywhere(p, getattr(metric, name)(p.controls.random_direction(3)))
+            for p, metric in known
+        ]
+        assert relative(images[1], images[0]) < 1e-9, name
+    shared = known[1][1]
+    assert_transposes(shared, of.controls)
+    lengths = [metric.newton_length(p.controls.random_direction(5)) for p, metric in known]
+    assert lengths[1] == pytest.approx(lengths[0], rel=1e-9)
+
+
+@pytest.mark.mpi
+def test_newton_takes_no_more_sweeps_in_groups() -> None:
+    alone, shared = (
+        solve(merged(LARGER, solver={"sample_groups": count, "rtol": 1e-9}), Request(comm=comm))
+        for comm, count in ((SELF, 1), (WORLD, RANKS))
+    )
+    assert alone.result["converged"] and shared.result["converged"]
+    assert shared.result["objective"] == pytest.approx(alone.result["objective"], rel=1e-12)
+    sweeps = [run.result["history"][-1]["sweeps"] for run in (alone, shared)]
+    assert sweeps[1] < 1.2 * sweeps[0], sweeps
+    assert shared.result["history"][1]["hessian_solves"] == 0, "quasi-Newton steps come first"
 
 
 @pytest.mark.mpi
