@@ -6,9 +6,9 @@ P = R x G ranks are G groups of R (`sample_groups`). Per level and gradient a ra
     2 (1 - 1/G) N^2/R  numbers of the kernel's and its gradient's pieces (samples over G groups),
 
 half of each in the state solve; the least that is possible is in docs/parallel.md. `group_count`
-takes the grid that moves least among those that share the work evenly; one group where Newton's
-steps are measured by the curvature (`curvature_metric`), which needs all samples at a level: that
-saves more products than a grid saves time.
+takes the grid that moves least among those that share the work evenly. Newton's steps are measured
+by the curvature of samples that every group has (`curvature_metric`), once for some thirty
+gradients: all of them, or enough of them where they are many.
 
 Solvers work on the grid; before and after, everything is distributed by width over all ranks.
 """
@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fem_dnn import curvature_metric
 from fem_dnn.assembly import Model, given_weights, learning_problem
 from fem_dnn.controls import ControlParts, ControlSpace
 from fem_dnn.gram.choice import representation
@@ -71,14 +70,12 @@ def group_count(model: Model, method: str) -> int:
     Raises:
         BadInput: The case asks for a number that cannot be; the same on all ranks.
     """
-    case, problem = model.case, model.problem
-    assert problem is not None
+    case = model.case
     asked, ranks = case.solver.sample_groups, model.comm.size
     samples = len(model.ingredients.weights)
     gram = representation(model) == "gram"
     if asked == "auto":
-        measured = method == "newton" and curvature_metric.why_not(problem) is None
-        if gram or measured or method in WIDTH_ALONE:
+        if gram or method in WIDTH_ALONE:
             return 1
         return best_group_count(model.network.space.n_nodes, samples, ranks)
     key, count = "solver.sample_groups", int(asked)
