@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.markdown import duration, number, span, table, word
 from benchmarks.parallel_model import PRODUCTS
 from benchmarks.revision import measured_with
-from fem_dnn.process_grid import best_group_count
+from fem_dnn.process_grid import WAITED_FOR, best_group_count
 
 Row = dict[str, Any]
 
@@ -109,8 +109,9 @@ def _taken(found: Row) -> list[str]:
     samples = [row for row in found["rows"] if _choice(row) == "samples"]
     text = [
         '**Which way a solve goes.** With `solver.sample_groups = "auto"` `newton`, `lbfgs` and '
-        "`gradient` take the grid on which the fewest numbers travel "
-        "(`fem_dnn.process_grid.group_count`). Of the sizes above that is rows for "
+        "`gradient` take the grid whose exchanges cost the least, a number of a state counted as "
+        f"{WAITED_FOR:.0f} of a kernel's piece (`fem_dnn.process_grid.best_group_count`). Of the "
+        "sizes above that is rows for "
         f"{'; '.join(map(size_of, rows)) or 'none'}, and samples for "
         f"{'; '.join(map(size_of, samples)) or 'none'}. Where samples are dealt out, `newton` goes "
         "on measuring its steps by the curvature: every group marches the same samples for it, all "
@@ -174,8 +175,8 @@ def _reasons(rows: list[Row]) -> list[str]:
     ]
     if quicker:
         found.append(
-            f"*The choice of `auto`.* On {'; '.join(map(size_of, quicker))} it shares rows since "
-            "that moves no more numbers, and samples are quicker. Next: choose by the model of the "
+            f"*The choice of `auto`.* On {'; '.join(map(size_of, quicker))} it shares rows, "
+            "and samples are quicker. Next: choose by the model of the "
             "time."
         )
     return found

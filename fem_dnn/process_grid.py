@@ -6,8 +6,8 @@ P = R x G ranks are G groups of R (`sample_groups`). Per level and gradient a ra
     2 (1 - 1/G) N^2/R  numbers of the kernel's and its gradient's pieces (samples over G groups),
 
 half of each in the state solve; the least that is possible is in docs/parallel.md. `group_count`
-takes the grid that moves least among those that share the work evenly. Newton's steps are measured
-by the curvature of samples that every group has (`curvature_metric`), once for some thirty
+takes the grid that costs least by them among those that share the work evenly. Newton's steps are
+measured by the curvature of samples that every group has (`curvature_metric`), once for some thirty
 gradients: all of them, or enough of them where they are many.
 
 Solvers work on the grid; before and after, everything is distributed by width over all ranks.
@@ -40,6 +40,11 @@ Array = NDArray[np.float64]
 EVEN = 1.05
 """How much larger than in the most even grid the largest share may be."""
 
+WAITED_FOR = 4.0
+"""How much dearer a number of a state is than one of a kernel's piece: ranks wait for it at every
+level, and sweeps over rows are not compiled. On two ranks samples are quicker from 1 for 2 nodes
+on, rows with 1 for 8 (docs/parallel.md)."""
+
 ENOUGH = 256
 """Samples by which every group measures curvature: all of them up to twice as many. It does so once
 for some thirty gradients."""
@@ -50,18 +55,28 @@ WIDTH_ALONE = ("all-at-once", "sweep", "layerwise")
 
 def words_received(nodes: int, samples: int, ranks: int, groups: int) -> float:
     """Numbers that a rank receives per level and gradient, where shares are even."""
+    return sum(_words(nodes, samples, ranks, groups))
+
+
+def _words(nodes: int, samples: int, ranks: int, groups: int) -> tuple[float, float]:
+    """Those of states and adjoints, and those of the kernel's and its gradient's pieces."""
     rows = ranks // groups
     states = 2 * (1 - 1 / rows) * nodes * samples / groups
     kernels = 2 * (1 - 1 / groups) * nodes**2 / rows
-    return states + kernels
+    return states, kernels
 
 
 def best_group_count(nodes: int, samples: int, ranks: int) -> int:
-    """The number of groups that moves least among those that share the work evenly."""
+    """The number of groups that costs least among those that share the work evenly."""
     possible = [g for g in range(1, min(ranks, samples) + 1) if ranks % g == 0]
     share = {g: ceil(nodes / (ranks // g)) * ceil(samples / g) for g in possible}
     even = [g for g in possible if share[g] <= EVEN * min(share.values())]
-    return min(even, key=lambda g: words_received(nodes, samples, ranks, g))
+
+    def cost(groups: int) -> float:
+        states, kernels = _words(nodes, samples, ranks, groups)
+        return WAITED_FOR * states + kernels
+
+    return min(even, key=cost)
 
 
 def group_count(model: Model, method: str) -> int:

@@ -242,10 +242,10 @@ class TestParallelPage:
         assert "*Rows.*" not in self.section(parallel_row(1024, 512, 1.86, 1.9))
 
     def test_says_which_way_auto_goes(self):
-        wide, many = parallel_row(1024, 512, 1.6, 1.9), parallel_row(256, 512, 1.4, 1.9)
+        wide, many = parallel_row(1024, 64, 1.6, 1.9), parallel_row(256, 512, 1.4, 1.9)
         text = self.section(wide, many)
-        assert "rows for 1 024, 512, 8, and samples for 256, 512, 8" in text
-        assert "*The choice of `auto`.* On 1 024, 512, 8 it shares rows" in text
+        assert "rows for 1 024, 64, 8, and samples for 256, 512, 8" in text
+        assert "*The choice of `auto`.* On 1 024, 64, 8 it shares rows" in text
 
     def test_says_what_whole_solves_take(self):
         row = parallel_row(1024, 512, 1.6, 1.9)
