@@ -30,7 +30,7 @@ import numpy as np
 from mpi4py import MPI
 from numpy.typing import NDArray
 
-from fem_dnn.controls import ControlParts
+from fem_dnn.controls import ControlParts, ControlSpace
 from fem_dnn.coordinates import CurvatureCoordinates, Metric
 from fem_dnn.features import features
 from fem_dnn.gauss_newton import MAX_RANK, finite, output_slopes
@@ -61,7 +61,7 @@ def why_not(problem: LearningProblem) -> str | None:
         return "derivatives of a masked kernel are penalised: R'' couples levels"
     if controls.bounded:
         return "the controls have bounds"
-    if problem.groups.count > 1:
+    if problem.groups.count > 1 and problem.typical is None:
         return "the samples are dealt out over groups of ranks, and all of them meet in Phi"
     if not controls.has_kernel and not controls.has_bias:
         return "neither kernel nor bias is a control"
@@ -184,6 +184,34 @@ class CurvatureMetric(CurvatureCoordinates):
         return vector
 
 
+class GroupCoordinates(CurvatureCoordinates):
+    """Coordinates that every group of ranks has made of the same samples, for vectors in pieces.
+
+    Args:
+        controls: Control space of the process grid.
+        whole: The coordinates, by all numbers of this rank's rows.
+    """
+
+    def __init__(self, controls: ControlSpace, whole: CurvatureCoordinates) -> None:
+        self.controls, self.weight, self._whole = controls, whole.weight, whole
+
+    def apply(self, z: Array) -> Array:
+        """T z (collective)."""
+        return self._of_piece(self._whole.apply, z)
+
+    def apply_transpose(self, g: Array) -> Array:
+        """T' g: a gradient by z (collective)."""
+        return self._of_piece(self._whole.apply_transpose, g)
+
+    def inverse(self, g: Array) -> Array:
+        """T T' g / s (collective)."""
+        return self._of_piece(self._whole.inverse, g)
+
+    def _of_piece(self, mapped: Map, piece: Array) -> Array:
+        groups = self.controls.groups
+        return groups.piece(mapped(groups.gather(piece, self.controls.n_rows)))
+
+
 def _reduce(features: Array, strength: float) -> tuple[Array, Array]:
     """An orthonormal basis of what matters of the features, and their coordinates by it.
 
@@ -238,6 +266,8 @@ def curvature_metric(at: Linearisation) -> Metric | None:
 
 def curvature_coordinates(at: Linearisation) -> CurvatureCoordinates:
     """The coordinates of a point of a problem that has some (`why_not`; collective)."""
-    return at.of_typical(
+    controls = at.problem.controls
+    made = at.of_typical(
         SmoothCurvatureMetric if at.problem.regularization.smooth else CurvatureMetric
     )
+    return made if controls.groups.count == 1 else GroupCoordinates(controls, made)

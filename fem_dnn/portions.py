@@ -17,7 +17,7 @@ is marched once where they march some layers several times, for the gradient too
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fem_dnn.losses import LossPoint
-from fem_dnn.problem import LearningProblem, Linearisation, Made
+from fem_dnn.problem import LearningProblem, Linearisation
 
 Array = NDArray[np.float64]
 
@@ -52,20 +52,18 @@ class PortionedProblem(LearningProblem):
         """
         if not 1 <= count <= len(problem.sample_weights):
             raise ValueError(f"{count} portions of {len(problem.sample_weights)} samples")
-        return cls(**problem.parts(), count=count, resident=resident)
+        typical = problem.typical or problem
+        some = slice(None, None, count)
+        first = typical.sample_weights[some]
+        weights = first * (typical.sample_weights.sum() / first.sum())
+        parts = problem.parts() | {"typical": typical.of_samples(some, weights)}
+        return cls(**parts, count=count, resident=resident)
 
     @cached_property
     def portions(self) -> list[tuple[slice, LearningProblem]]:
         """Which samples a portion has, and their part of the learning problem."""
         some = (slice(first, None, self.count) for first in range(self.count))
         return [(part, self.of_samples(part)) for part in some]
-
-    @cached_property
-    def typical(self) -> LearningProblem:
-        """The first portion's problem, its samples weighted as if they were all (collective)."""
-        w, (some, portion) = self.sample_weights, self.portions[0]
-        shares = self.groups.sum(np.array([w.sum(), portion.sample_weights.sum()]))
-        return self.of_samples(some, w[some] * (shares[0] / shares[1]))
 
     def count_work_of(self, portion: LearningProblem) -> None:
         """Count what has been done for a portion, for the part of the samples that it has."""
@@ -156,13 +154,6 @@ class PortionedLinearisation(Linearisation):
     def loss_point(self) -> LossPoint:
         """The terminal loss at the state's end."""
         return self.problem.loss.at(self._passed.terminal, self.output_layer)
-
-    def of_typical(self, make: Callable[[Linearisation], Made]) -> Made:
-        """What is made of the first portion, its samples weighted as if they were all."""
-        typical = self.problem.typical
-        made = make(typical.linearise(self.control))
-        self.problem.count_work_of(typical)
-        return made
 
     @property
     def at_rest(self) -> bool:

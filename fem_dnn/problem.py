@@ -53,6 +53,8 @@ class LearningProblem:
         work: Counts the sweeps.
         remembered: Bytes per rank for what solvers remember besides the vectors that they need:
             pairs of L-BFGS, bases of eigensolvers; None: as each of them likes (`room_for`).
+        typical: Samples that may stand for all where curvature is only measured by, weighted as
+            all, the same in every group of ranks and with controls of one group; None: all do.
     """
 
     network: Network
@@ -66,6 +68,7 @@ class LearningProblem:
     given_outputs: OutputLayer | None = None
     work: Work = field(default_factory=Work)
     remembered: float | None = None
+    typical: LearningProblem | None = None
 
     @property
     def groups(self) -> SampleGroups:
@@ -137,6 +140,7 @@ class LearningProblem:
             sample_weights=w,
             loss=self.loss.of_samples(some, w),
             tracking=None if tracking is None else tracking.of_samples(some),
+            typical=None,
             work=Work(),
         )
 
@@ -280,12 +284,21 @@ class Linearisation:
         return self.problem.controls.norm(self.projected_gradient)
 
     def of_typical(self, make: Callable[[Linearisation], Made]) -> Made:
-        """What is made of samples that may stand for all: here of all samples themselves.
+        """What is made of samples that may stand for all: of all where there are no such.
 
         Args:
-            make: Called with the linearisation of a problem whose samples these are (collective).
+            make: Called with the linearisation of a problem whose samples these are, and whose
+                controls are all of this rank's rows (collective).
         """
-        return make(self)
+        problem, typical = self.problem, self.problem.typical
+        if typical is None:
+            return make(self)
+        control = problem.groups.gather(self.control, problem.controls.n_rows)
+        made = make(typical.linearise(control))
+        # Every group has done it: that is as much of this group's share.
+        share = len(typical.sample_weights) / len(problem.sample_weights)
+        problem.work.take_over(typical.work, share)
+        return made
 
     @property
     def at_rest(self) -> bool:

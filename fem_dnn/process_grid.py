@@ -6,9 +6,9 @@ P = R x G ranks are G groups of R (`sample_groups`). Per level and gradient a ra
     2 (1 - 1/G) N^2/R  numbers of the kernel's and its gradient's pieces (samples over G groups),
 
 half of each in the state solve; the least that is possible is in docs/parallel.md. `group_count`
-takes the grid that moves least among those that share the work evenly; one group where Newton's
-steps are measured by the curvature (`curvature_metric`), which needs all samples at a level: that
-saves more products than a grid saves time.
+takes the grid that costs least by them among those that share the work evenly. Newton's steps are
+measured by the curvature of samples that every group has (`curvature_metric`), once for some thirty
+gradients: all of them, or enough of them where they are many.
 
 Solvers work on the grid; before and after, everything is distributed by width over all ranks.
 """
@@ -22,13 +22,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fem_dnn import curvature_metric
 from fem_dnn.assembly import Model, given_weights, learning_problem
 from fem_dnn.controls import ControlParts, ControlSpace
 from fem_dnn.gram.choice import representation
 from fem_dnn.ingredients import Ingredients, Samples
 from fem_dnn.memory import within_memory
-from fem_dnn.network import Network
+from fem_dnn.network import LayerWeights, Network
 from fem_dnn.problem import LearningProblem, Linearisation
 from fem_dnn.sample_groups import SampleGroups
 from fem_dnn.solvers.history import Accuracy
@@ -41,24 +40,43 @@ Array = NDArray[np.float64]
 EVEN = 1.05
 """How much larger than in the most even grid the largest share may be."""
 
+WAITED_FOR = 4.0
+"""How much dearer a number of a state is than one of a kernel's piece: ranks wait for it at every
+level, and sweeps over rows are not compiled. On two ranks samples are quicker from 1 for 2 nodes
+on, rows with 1 for 8 (docs/parallel.md)."""
+
+ENOUGH = 256
+"""Samples by which every group measures curvature: all of them up to twice as many. It does so once
+for some thirty gradients."""
+
 WIDTH_ALONE = ("all-at-once", "sweep", "layerwise")
 """Methods that know no groups: what they hold is a function of all samples."""
 
 
 def words_received(nodes: int, samples: int, ranks: int, groups: int) -> float:
     """Numbers that a rank receives per level and gradient, where shares are even."""
+    return sum(_words(nodes, samples, ranks, groups))
+
+
+def _words(nodes: int, samples: int, ranks: int, groups: int) -> tuple[float, float]:
+    """Those of states and adjoints, and those of the kernel's and its gradient's pieces."""
     rows = ranks // groups
     states = 2 * (1 - 1 / rows) * nodes * samples / groups
     kernels = 2 * (1 - 1 / groups) * nodes**2 / rows
-    return states + kernels
+    return states, kernels
 
 
 def best_group_count(nodes: int, samples: int, ranks: int) -> int:
-    """The number of groups that moves least among those that share the work evenly."""
+    """The number of groups that costs least among those that share the work evenly."""
     possible = [g for g in range(1, min(ranks, samples) + 1) if ranks % g == 0]
     share = {g: ceil(nodes / (ranks // g)) * ceil(samples / g) for g in possible}
     even = [g for g in possible if share[g] <= EVEN * min(share.values())]
-    return min(even, key=lambda g: words_received(nodes, samples, ranks, g))
+
+    def cost(groups: int) -> float:
+        states, kernels = _words(nodes, samples, ranks, groups)
+        return WAITED_FOR * states + kernels
+
+    return min(even, key=cost)
 
 
 def group_count(model: Model, method: str) -> int:
@@ -67,14 +85,12 @@ def group_count(model: Model, method: str) -> int:
     Raises:
         BadInput: The case asks for a number that cannot be; the same on all ranks.
     """
-    case, problem = model.case, model.problem
-    assert problem is not None
+    case = model.case
     asked, ranks = case.solver.sample_groups, model.comm.size
     samples = len(model.ingredients.weights)
     gram = representation(model) == "gram"
     if asked == "auto":
-        measured = method == "newton" and curvature_metric.why_not(problem) is None
-        if gram or measured or method in WIDTH_ALONE:
+        if gram or method in WIDTH_ALONE:
             return 1
         return best_group_count(model.network.space.n_nodes, samples, ranks)
     key, count = "solver.sample_groups", int(asked)
@@ -159,7 +175,8 @@ class GridModel:
         given = given_weights(network, ingredients)
         problem = learning_problem(model.case, network, given, ingredients, groups)
         assert problem is not None, "the model has one"
-        return cls(model, ingredients.train, problem)
+        typical = _typical(model, network, given)
+        return cls(model, ingredients.train, replace(problem, typical=typical))
 
     def accuracy(self, at: Linearisation) -> float | None:
         """Fraction of all training samples classified right at a linearisation (collective)."""
@@ -169,6 +186,16 @@ class GridModel:
             return None
         right = float(self.problem.groups.sum(own * len(self.samples.inputs)))
         return right / len(self.model.ingredients.weights)
+
+
+def _typical(model: Model, network: Network, given: LayerWeights) -> LearningProblem | None:
+    """A model's samples, or enough of them weighted as all, on a group's network (collective)."""
+    whole = model.ingredients
+    some = slice(None, None, max(1, len(whole.weights) // ENOUGH))
+    ingredients = of_samples(whole, some)
+    weights = ingredients.weights * (whole.weights.sum() / ingredients.weights.sum())
+    ingredients = replace(ingredients, weights=weights)
+    return learning_problem(model.case, network, given, ingredients)
 
 
 def of_samples(ingredients: Ingredients, share: slice) -> Ingredients:

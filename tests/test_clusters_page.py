@@ -56,7 +56,8 @@ def test_what_it_names_exists() -> None:
 
 
 def test_what_it_says_of_groups_is_in_the_record() -> None:
-    rows, samples = json.loads((DOCS / "parallel.json").read_text())["solves"]
-    assert (rows["groups"], samples["groups"]) == (1, 2)
-    assert "ten times the sweeps](parallel.md) and more" in PAGE
-    assert samples["sweeps"] > 10 * rows["sweeps"]
+    assert "groups of samples gain more per sweep than rows do" in PAGE
+    record = json.loads((DOCS / "parallel.json").read_text())
+    for row in record["rows"]:
+        if row["nodes"] < row["samples"]:
+            assert row["samples gradient speedup"] > row["width gradient speedup"]

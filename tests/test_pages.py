@@ -218,12 +218,13 @@ def parallel_row(nodes, samples, rows, shares, **more):
     return row | more
 
 
-def solves(*sweeps):
-    common = {"problem": "circles_1e-3", "objective": 0.1, "iterations": 9, "gradients": 5}
-    common |= {"hessian_products": 3, "version": "0.1.0", "revision": "abc"}
+def solves(*seconds):
+    common = {"problem": "waves", "objective": 0.1, "nodes": 256, "samples": 512, "layers": 16}
+    common |= {"gradients": 5, "hessian_products": 3, "sweeps": 22, "rate": 48.0}
+    common |= {"version": "0.1.0", "revision": "abc"}
     return [
-        common | {"asked": asked, "groups": groups, "sweeps": count}
-        for asked, groups, count in zip(("auto", "2"), (1, 2), sweeps, strict=True)
+        common | {"ranks": ranks, "groups": groups, "seconds": time}
+        for ranks, groups, time in zip((1, 2, 2), (1, 1, 2), seconds, strict=True)
     ]
 
 
@@ -237,20 +238,23 @@ class TestParallelPage:
         assert [line.split(" | ")[-1] for line in lines] == ["**not reached** |"] * 2 + [
             "reached |"
         ] * 2
-        assert "by itself it has 1.85 and 1.85" in text and "*Rows.*" in text
+        assert "*Rows.*" in text
         assert "*Rows.*" not in self.section(parallel_row(1024, 512, 1.86, 1.9))
 
     def test_says_which_way_auto_goes(self):
-        wide, many = parallel_row(1024, 512, 1.6, 1.9), parallel_row(256, 512, 1.4, 1.9)
+        wide, many = parallel_row(1024, 64, 1.6, 1.9), parallel_row(256, 512, 1.4, 1.9)
         text = self.section(wide, many)
-        assert "rows for 1 024, 512, 8, and samples for 256, 512, 8" in text
-        assert "*The choice of `auto`.* On 1 024, 512, 8 it shares rows" in text
+        assert "rows for 1 024, 64, 8, and samples for 256, 512, 8" in text
+        assert "*The choice of `auto`.* On 1 024, 64, 8 it shares rows" in text
 
-    def test_says_what_groups_cost_newton(self):
+    def test_says_what_whole_solves_take(self):
         row = parallel_row(1024, 512, 1.6, 1.9)
-        text = self.section(row, solves=solves(500, 6000))
-        assert "12 times as many sweeps" in text and "| 2 | 2 | 9 | 5 | 3 | 6 000 | 0.1 |" in text
-        assert "times as many sweeps" not in self.section(row)
+        text = self.section(row, solves=solves(6.0, 4.0, 3.0))
+        what = "| waves: 256, 512, 16 |"
+        assert f"{what} one rank | 6 s |  | 5 | 3 | 22 | 0.1 | 48 |" in text
+        assert f"{what} rows | 4 s | 1.50 | 5 |" in text
+        assert f"{what} samples | 3 s | 2.00 | 5 |" in text
+        assert "has not been measured" in self.section(row)
 
     def test_says_how_far_the_model_is_off(self):
         pairs = {("width", "gradient"): [(0.7, 1.0)], ("samples", "gradient"): [(1.8, 2.0)]}

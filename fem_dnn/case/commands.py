@@ -123,10 +123,7 @@ class Solver(Section):
     """Under MPI: `solve`, `check` and `compare` deal the samples out over so many groups of ranks,
     each with all width nodes distributed over its own ranks; a divisor of the number of ranks, at
     most one per sample. Not for the Gram form nor for all-at-once, sweep and layerwise, which have
-    one group. auto: the number that moves the fewest numbers between ranks (docs/parallel.md); 1
-    for newton where steps are measured by all samples: without bounds and without derivatives
-    penalised in width, or in depth with a mask. There, more take many times the work
-    (docs/parallel.md)."""
+    one group. auto: the number whose exchanges cost the least (docs/parallel.md)."""
     memory_gb: Positive | None = None
     """Memory in GB (1e9 bytes) that a rank may take in `solve`. Where the states of all samples do
     not fit, the dense form takes samples a portion at a time and the Gram form layers, and makes

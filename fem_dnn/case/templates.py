@@ -149,7 +149,7 @@ max_iterations = 500
 escape = true               # leave saddles along negative curvature
 # initial = {{ kind = "zero" }}   # or constant (kernel, bias), random (seed, scale), file (path)
 # representation = "auto"   # auto | dense | gram (cost linear in the width; newton)
-# sample_groups = "auto"    # of ranks, under MPI; more than one slows newton down: docs/parallel.md
+# sample_groups = "auto"    # of ranks, under MPI; auto: as many as cost the least exchange
 # memory_gb = 4.0           # what a rank may take: of more, samples go a portion at a time
 # nested = 0                # coarser meshes to solve on first
 
