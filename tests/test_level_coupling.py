@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse as sparse
 from helpers import relative
 
-from fem_dnn import team
+from fem_dnn import level_coupling, team
 from fem_dnn.level_coupling import LevelCoupling
 
 LEVELS, ENTRIES = 7, 50
@@ -20,6 +20,13 @@ def banded(rng: np.random.Generator) -> sparse.csr_array:
     return sparse.csr_array(matrix)
 
 
+@pytest.fixture(params=[0.0, np.inf], ids=["level by level", "at once"])
+def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As arrays are taken that are large, and as those that are small."""
+    monkeypatch.setattr(level_coupling, "FEW_BYTES", request.param)
+
+
+@pytest.mark.usefixtures("either_way")
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("at_once", [1, 7, 1 << 16])
 def test_all_entries_are_met_once(
@@ -39,6 +46,7 @@ def test_all_entries_are_met_once(
     assert np.array_equal(c, kept)
 
 
+@pytest.mark.usefixtures("either_way")
 def test_small_differences_of_many_levels_keep_their_accuracy() -> None:
     """|d_t c|^2 of c = 1 + epsilon t: a sum of products of levels would leave no digit of it."""
     slabs, epsilon = 128, 1e-5
