@@ -29,17 +29,11 @@ from benchmarks.memory_page import page
 from benchmarks.peers.timing import ORDER
 from benchmarks.revision import revision
 from fem_dnn import __version__
-from fem_dnn.activations import ACTIVATIONS
-from fem_dnn.controls import ControlSpace
-from fem_dnn.depth import SCHEMES, DepthLevels
 from fem_dnn.gram import GramProblem
-from fem_dnn.losses import L2Loss
 from fem_dnn.memory import TooLittle, limited
 from fem_dnn.mesh import interval
-from fem_dnn.network import Network
 from fem_dnn.portions import PortionedProblem
 from fem_dnn.problem import LearningProblem
-from fem_dnn.regularization import Regularization
 from fem_dnn.solvers import Tolerances, solve_newton
 from fem_dnn.width import WidthSpace
 
@@ -55,18 +49,9 @@ PARTS = (0.5, 0.2, 0.05, 0.0)
 def many_samples(nodes: int, samples: int, layers: int) -> LearningProblem:
     """Sines of all phases and of frequencies up to two to be carried to their squares."""
     space = WidthSpace(interval(MPI.COMM_SELF, nodes), 0)
-    levels = DepthLevels(SCHEMES["resnet"], np.linspace(0, 1, layers + 1))
     s = np.random.default_rng(0).uniform(size=(2, samples))
     inputs = np.sin(np.pi * (1 + s[0]) * space.local_nodes + 2 * np.pi * s[1])
-    controls = ControlSpace(space, levels)
-    return LearningProblem(
-        Network(space, levels, ACTIVATIONS["tanh"]),
-        controls,
-        inputs,
-        np.full(samples, 1 / samples),
-        L2Loss(space, inputs**2),
-        Regularization(controls, PENALTY, PENALTY),
-    )
+    return width.carried(space, layers, inputs, inputs**2, PENALTY)
 
 
 def problem(form: str) -> LearningProblem:

@@ -78,11 +78,18 @@ beside other work: two widths at once with fewer layers, a million nodes with 16
 
 def problem(nodes: int, samples: int = SAMPLES, layers: int = LAYERS) -> LearningProblem:
     """Sines to be carried to cosines; neighbouring inputs are nearly dependent."""
-    space = WidthSpace(interval(MPI.COMM_SELF, nodes), 0)
-    levels = DepthLevels(SCHEMES["resnet"], np.linspace(0, 1, layers + 1))
-    x, s = space.local_nodes, np.arange(samples)
+    space, s = WidthSpace(interval(MPI.COMM_SELF, nodes), 0), np.arange(samples)
+    x = space.local_nodes
     inputs = np.sin(np.pi * (1 + s / 2) * x + 0.3 * s)
     targets = np.where(np.sin(s) < 0, -1, 1) * np.cos(np.pi * (1 + s % 3) * x)
+    return carried(space, layers, inputs, targets, PENALTY)
+
+
+def carried(
+    space: WidthSpace, layers: int, inputs: Array, targets: Array, penalty: float
+) -> LearningProblem:
+    """Functions to be carried to others, (nodes, samples): resnet, tanh, kernel and bias, l2."""
+    levels, samples = DepthLevels(SCHEMES["resnet"], np.linspace(0, 1, layers + 1)), inputs.shape[1]
     controls = ControlSpace(space, levels)
     return LearningProblem(
         Network(space, levels, ACTIVATIONS["tanh"]),
@@ -90,7 +97,7 @@ def problem(nodes: int, samples: int = SAMPLES, layers: int = LAYERS) -> Learnin
         inputs,
         np.full(samples, 1 / samples),
         L2Loss(space, targets),
-        Regularization(controls, PENALTY, PENALTY),
+        Regularization(controls, penalty, penalty),
     )
 
 

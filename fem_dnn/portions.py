@@ -65,11 +65,6 @@ class PortionedProblem(LearningProblem):
         some = (slice(first, None, self.count) for first in range(self.count))
         return [(part, self.of_samples(part)) for part in some]
 
-    def count_work_of(self, portion: LearningProblem) -> None:
-        """Count what has been done for a portion, for the part of the samples that it has."""
-        part = len(portion.sample_weights) / len(self.sample_weights)
-        self.work.take_over(portion.work, part)
-
     def of_samples(self, some: slice, weights: Array | None = None) -> LearningProblem:
         """The problem for some of the samples, whose trajectories are kept whole."""
         return LearningProblem(**self.parts()).of_samples(some, weights)
@@ -81,7 +76,7 @@ class PortionedProblem(LearningProblem):
     @property
     def operations(self) -> float:
         """Operations of the largest matrix product that one rank does at once."""
-        return self.portions[0][1].operations
+        return super().operations / self.count
 
 
 @dataclass(frozen=True, eq=False)

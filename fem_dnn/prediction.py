@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from fem_dnn.assembly import OVERFLOW, Model, assemble, local_samples, predicted_labels
 from fem_dnn.case import Case, load_array
 from fem_dnn.collective import on_root
+from fem_dnn.controls import ControlValues
 from fem_dnn.datasets import Scaling
 from fem_dnn.errors import BadInput
-from fem_dnn.gram.operator import GramOperator
+from fem_dnn.gram.operator import weights_of
 from fem_dnn.kernel_factors import STORED, KernelFactors
 from fem_dnn.losses import OutputLayer
 from fem_dnn.network import LayerWeights
-from fem_dnn.nonlocal_operator import NonlocalOperator, kernel_coefficients
 from fem_dnn.request import CaseLike, Request, read_any
 from fem_dnn.result_folder import write_failure, write_files
 from fem_dnn.results import provenance
@@ -151,14 +151,8 @@ def trained_weights(model: Model, trained: Mapping[str, Any], folder: Path) -> L
                 "`fem-dnn transfer`, which takes it to others",
             )
     require_trained_activation(model.case, trained, folder)
-    bias = np.ascontiguousarray(space.from_file_order(trained["bias"]))[:, :, None]
-    if "kernel" in trained:
-        coefficients = kernel_coefficients(space, levels.weights, trained["kernel"])
-        return LayerWeights(NonlocalOperator(space, levels.weights, coefficients), bias)
-    if "factors" in trained:
-        factors = trained["factors"].on(space)
-        return LayerWeights(GramOperator(space, levels.weights, *factors), bias)
-    return LayerWeights(None, bias)
+    kernel, factors = trained.get("kernel"), trained.get("factors")
+    return weights_of(model.network, ControlValues(kernel, trained["bias"], factors=factors))
 
 
 def require_trained_activation(case: Case, trained: Mapping[str, Any], folder: Path) -> None:

@@ -144,6 +144,10 @@ class LearningProblem:
             work=Work(),
         )
 
+    def count_work_of(self, part: LearningProblem) -> None:
+        """Count what has been done for some samples, as the part that they are of this group's."""
+        self.work.take_over(part.work, len(part.sample_weights) / len(self.sample_weights))
+
     def tracking_costs(self, misfit: Array) -> Array:
         """The tracking term on every slab, of this group's samples (`Tracking.costs`)."""
         if self.tracking is None:
@@ -295,9 +299,7 @@ class Linearisation:
             return make(self)
         control = problem.groups.gather(self.control, problem.controls.n_rows)
         made = make(typical.linearise(control))
-        # Every group has done it: that is as much of this group's share.
-        share = len(typical.sample_weights) / len(problem.sample_weights)
-        problem.work.take_over(typical.work, share)
+        problem.count_work_of(typical)
         return made
 
     @property

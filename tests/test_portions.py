@@ -50,7 +50,7 @@ def known(at: Linearisation) -> dict[str, np.ndarray]:
     }
 
 
-def same(whole: LearningProblem, count: int, resident: int, control: np.ndarray) -> None:
+def assert_same(whole: LearningProblem, count: int, resident: int, control: np.ndarray) -> None:
     portioned = PortionedProblem.of(whole, count, resident)
     assert len(portioned.portions) == count
     expected, found = (known(of.linearise(control)) for of in (whole, portioned))
@@ -64,7 +64,7 @@ def same(whole: LearningProblem, count: int, resident: int, control: np.ndarray)
 @pytest.mark.parametrize("scheme", ["resnet", "dg1"])
 def test_portions_change_nothing(scheme: str, kind: str, count: int, resident: int) -> None:
     whole = random_problem(WORLD, scheme=scheme, samples=7, **KINDS[kind])
-    same(whole, count, resident, whole.controls.project(random_control(whole)))
+    assert_same(whole, count, resident, whole.controls.project(random_control(whole)))
 
 
 @pytest.mark.mpi
@@ -74,7 +74,7 @@ def test_portions_of_groups_of_samples(name: str) -> None:
     if len(grid.problem.sample_weights) < 2:
         pytest.skip("more groups than pairs of samples")
     whole = grid.problem
-    same(whole, 2, 1, whole.controls.project(random_control(whole)))
+    assert_same(whole, 2, 1, whole.controls.project(random_control(whole)))
 
 
 @pytest.mark.mpi

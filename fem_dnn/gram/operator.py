@@ -12,7 +12,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from fem_dnn.nonlocal_operator import Levels, NonlocalOperator
+from fem_dnn.controls import ControlValues
+from fem_dnn.network import LayerWeights, Network
+from fem_dnn.nonlocal_operator import Levels, NonlocalOperator, kernel_coefficients
 from fem_dnn.width import WidthSpace
 
 Array = NDArray[np.float64]
@@ -76,3 +78,23 @@ class GramOperator(NonlocalOperator):
         """a(x, y) in file order, shape (levels, n_nodes, n_nodes), on every rank (collective)."""
         left, right = (self.space.to_file_order(f, axis=1) for f in (self.left, self.right))
         return np.matmul(left, right.swapaxes(1, 2))
+
+
+def weights_of(network: Network, values: ControlValues) -> LayerWeights:
+    """Kernel, by its factors or its matrices, and bias of nodal values; None where there is none.
+
+    Args:
+        network: The network.
+        values: In file order, whole on every rank.
+    """
+    space, omega = network.space, network.levels.weights
+    operator: NonlocalOperator | None = None
+    if values.factors is not None:
+        operator = GramOperator(space, omega, *values.factors.on(space))
+    elif values.kernel is not None:
+        coefficients = kernel_coefficients(space, omega, values.kernel)
+        operator = NonlocalOperator(space, omega, coefficients)
+    bias = None
+    if values.bias is not None:
+        bias = np.ascontiguousarray(space.from_file_order(values.bias))[:, :, None]
+    return LayerWeights(operator, bias)

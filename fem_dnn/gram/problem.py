@@ -45,7 +45,7 @@ Cost and memory are O(nodes S^2) and O(nodes S) per level.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -56,11 +56,9 @@ from fem_dnn.gram.controls import GramControls
 from fem_dnn.gram.form import GramForm, rows_of
 from fem_dnn.gram.linearisation import GramLinearisation
 from fem_dnn.gram.metric import GramMetric
-from fem_dnn.gram.operator import GramOperator
+from fem_dnn.gram.operator import weights_of
 from fem_dnn.gram.start import in_gram_form
 from fem_dnn.gram.stretch import Desk, Shelf
-from fem_dnn.network import LayerWeights
-from fem_dnn.nonlocal_operator import NonlocalOperator, kernel_coefficients
 from fem_dnn.problem import LearningProblem, Linearisation
 
 Array = NDArray[np.float64]
@@ -153,26 +151,12 @@ class GramProblem(LearningProblem):
         """
         vector = self.controls.coordinates(values)
         if values.q is None and not (values.kernel is None and values.factors is None):
-            weights = self._weights_of(values)
+            weights = weights_of(self.network, values)
+            if not self.controls.has_bias or weights.bias is None:
+                weights = replace(weights, bias=self.given.bias)
             state, given = self.state(weights), self.given.bias
             self.controls.q(vector)[...] = in_gram_form(self.form, weights, state, given)
         return vector
-
-    def _weights_of(self, values: ControlValues) -> LayerWeights:
-        """Kernel and bias of nodal values, the bias as given where it is not trained."""
-        space, omega = self.network.space, self.network.levels.weights
-        operator: NonlocalOperator
-        if values.factors is not None:
-            operator = GramOperator(space, omega, *values.factors.on(space))
-        else:
-            assert values.kernel is not None
-            operator = NonlocalOperator(
-                space, omega, kernel_coefficients(space, omega, values.kernel)
-            )
-        bias = self.given.bias
-        if self.controls.has_bias and values.bias is not None:
-            bias = np.ascontiguousarray(space.from_file_order(values.bias))[:, :, None]
-        return LayerWeights(operator, bias)
 
     def linearise(self, control: Array) -> GramLinearisation:
         """Everything known at a control, computed when asked for. The control is not copied."""
