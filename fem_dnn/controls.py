@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from mpi4py import MPI
@@ -202,7 +203,7 @@ class ControlSpace:
         )
         return self.constant(1.0, 1.0) + self.coordinates(outer)
 
-    def split(self, vector: Array) -> ControlParts:
+    def split(self, vector: NDArray[Any]) -> ControlParts:
         """The parts of a local vector, of all of this rank's width rows (collective).
 
         Views where there is one group, but for a masked kernel and the offsets.
@@ -216,7 +217,7 @@ class ControlSpace:
             if self.mask is None:
                 kernel = kernel.reshape(everywhere)
             else:
-                packed, kernel = kernel, np.zeros(everywhere)
+                packed, kernel = kernel, np.zeros(everywhere, vector.dtype)
                 self.place(packed, kernel)
         if self.has_bias:
             bias = vector[self._rows["bias"]].reshape(count, space.n_local)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from fem_dnn.controls import ControlSpace
 
 Array = NDArray[np.float64]
+Numbers = NDArray[np.floating]
 
 
 class Coordinates(Protocol):
@@ -45,8 +46,11 @@ class CurvatureCoordinates(Metric, Protocol):
         """Nothing: such a metric sees every step."""
         return np.zeros_like(step)
 
-    def inverse(self, g: Array) -> Array:
-        """T T' g / s, a new array: nearly that of the reduced Hessian (collective)."""
+    def inverse(self, g: Numbers) -> Numbers:
+        """T T' g / s, a new array: nearly that of the reduced Hessian (collective).
+
+        In the precision of g, double or single: single is enough for directions, and half the work.
+        """
 
     def newton_length(self, gradient: Array) -> float:
         """|z| of the Newton step for the Hessian s T^{-T} T^{-1} (collective)."""

@@ -25,6 +25,9 @@ would make I + C indefinite. T is exact for no Hessian and right for every one: 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from mpi4py import MPI
@@ -32,14 +35,16 @@ from numpy.typing import NDArray
 
 from fem_dnn.controls import ControlParts, ControlSpace
 from fem_dnn.coordinates import CurvatureCoordinates, Metric
-from fem_dnn.features import features
+from fem_dnn.features import Features, features
 from fem_dnn.gauss_newton import MAX_RANK, finite, output_slopes
 from fem_dnn.inverse_root import InverseRoot, cholesky_or_unit
+from fem_dnn.native import CompiledFeatures
 from fem_dnn.problem import LearningProblem, Linearisation
 from fem_dnn.smooth_curvature_metric import NEGATIVE, SmoothCurvatureMetric
 
 Array = NDArray[np.float64]
-Map = Callable[[Array], Array]
+Numbers = NDArray[np.floating]
+Map = Callable[[Any], Any]
 
 SEEN = 0.1
 """Directions in which the pointwise and the Gauss-Newton term are below this part of R'' are left
@@ -106,10 +111,10 @@ class CurvatureMetric(CurvatureCoordinates):
             matrices, phi = transposed @ matrices @ gram, transposed @ phi
         lower = cholesky_or_unit(np.eye(psi.shape[2]) + matrices)
         inverse = np.asarray(np.linalg.inv(lower), dtype=np.float64)
-        self._features = features(psi, inverse, inverse_gram)
-        self._root: InverseRoot | None = None
+        root = None
         if slopes is not None:
-            self._root = InverseRoot(space, slopes, phi, inverse, SEEN)
+            root = InverseRoot.of(space, slopes, phi, inverse, SEEN)
+        self._term = _Term(features(psi, inverse, inverse_gram), root)
 
     def _phi(self, at: Linearisation) -> Array:
         """R''^{-1/2} Phi times sqrt(s), by what they belong to: (levels, nodes + 1, samples)."""
@@ -130,58 +135,79 @@ class CurvatureMetric(CurvatureCoordinates):
         gram = whole.T.astype(float) @ squares
         return gram.reshape(levels, -1, rank, rank) + ROUND_OFF * np.eye(rank)
 
+    @cached_property
+    def _single_term(self) -> _Term:
+        return self._term.single()
+
     def apply(self, z: Array) -> Array:
         """T z (collective)."""
-        root = self._root
+        root = self._term.root
 
         def mapped(y: Array) -> Array:
             return y if root is None else root.apply(y)
 
-        return self._scaled(self._along_psi(z.copy(), mapped, reduced=True))
+        return self._scaled(self._along_psi(self._term, z.copy(), mapped, reduced=True))
 
     def apply_transpose(self, g: Array) -> Array:
         """T' g: a gradient by z (collective)."""
-        root = self._root
+        root, products = self._term.root, self._term.products
 
-        def mapped(y: Array) -> Array:
-            z = self._features.reduced(y)
+        def mapped(y: Numbers) -> Numbers:
+            z = products.reduced(y)
             return z if root is None else root.apply_transpose(z)
 
-        return self._along_psi(self._scaled(g.copy()), mapped, reduced=False)
+        return self._along_psi(self._term, self._scaled(g.copy()), mapped, reduced=False)
 
-    def inverse(self, g: Array) -> Array:
-        """T T' g / s: R''^{-1} g, and what Psi sees of it (collective)."""
-        root = self._root
+    def inverse(self, g: Numbers) -> Numbers:
+        """T T' g / s: R''^{-1} g, and what Psi sees of it, in g's precision (collective)."""
+        term = self._term if g.dtype == np.float64 else self._single_term
 
-        def mapped(y: Array) -> Array:
-            z = self._features.reduced(y)
-            return z if root is None else root.inverse(z)
+        def mapped(y: Numbers) -> Numbers:
+            z = term.products.reduced(y)
+            return z if term.root is None else term.root.inverse(z)
 
-        scaled = self._scaled(np.divide(g, self.weight))
-        return self._scaled(self._along_psi(scaled, mapped, reduced=True))
+        scaled = self._scaled(g / g.dtype.type(self.weight))
+        return self._scaled(self._along_psi(term, scaled, mapped, reduced=True))
 
-    def _along_psi(self, vector: Array, mapped: Map, *, reduced: bool) -> Array:
+    def _along_psi(self, term: _Term, vector: Numbers, mapped: Map, *, reduced: bool) -> Any:
         """A vector, in its place, whose coordinates y by Psi are replaced by `mapped`'s.
 
         By L^{-T} times these, where they are `reduced` ones (`Features.move`).
         """
-        parts = self.controls.split(vector)
-        y = self._features.along(parts.kernel, parts.bias)
-        self._features.move(parts.kernel, parts.bias, mapped(y), y, reduced=reduced)
+        parts, products = self.controls.split(vector), term.products
+        y = products.along(parts.kernel, parts.bias)
+        products.move(parts.kernel, parts.bias, mapped(y), y, reduced=reduced)
         return self._joined(parts, vector)
 
-    def _scaled(self, vector: Array) -> Array:
+    def _scaled(self, vector: Numbers) -> Any:
         """sqrt(s) R''^{-1/2} times a vector, in its place."""
         for name, block in self.controls.blocks.items():
             if self._roots[name] != 1:
                 vector[block] *= self._roots[name]
         return vector
 
-    def _joined(self, parts: ControlParts, vector: Array) -> Array:
+    def _joined(self, parts: ControlParts, vector: Numbers) -> Numbers:
         """The vector whose parts have been changed; of a masked kernel they are no views."""
         if parts.kernel is not None and self.controls.mask is not None:
             vector[self.controls.blocks["kernel"]] = self.controls.entries(parts.kernel)
         return vector
+
+
+@dataclass(frozen=True, eq=False)
+class _Term:
+    """What is added to R''^{-1/2}: Psi (L^{-T} Z - I) Psi'.
+
+    Attributes:
+        products: With Psi and L^{-1}.
+        root: Z; None: I.
+    """
+
+    products: Features | CompiledFeatures
+    root: InverseRoot | None
+
+    def single(self) -> _Term:
+        """The same for vectors in single precision."""
+        return _Term(self.products.single(), None if self.root is None else self.root.single())
 
 
 class GroupCoordinates(CurvatureCoordinates):
@@ -203,11 +229,11 @@ class GroupCoordinates(CurvatureCoordinates):
         """T' g: a gradient by z (collective)."""
         return self._of_piece(self._whole.apply_transpose, g)
 
-    def inverse(self, g: Array) -> Array:
-        """T T' g / s (collective)."""
+    def inverse(self, g: Numbers) -> Numbers:
+        """T T' g / s, in g's precision (collective)."""
         return self._of_piece(self._whole.inverse, g)
 
-    def _of_piece(self, mapped: Map, piece: Array) -> Array:
+    def _of_piece(self, mapped: Map, piece: Numbers) -> Any:
         groups = self.controls.groups
         return groups.piece(mapped(groups.gather(piece, self.controls.n_rows)))
 

@@ -13,6 +13,9 @@ They are found among the columns of B, without a sweep.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,6 +24,7 @@ from fem_dnn.gauss_newton import OutputSlopes
 from fem_dnn.width import WidthSpace
 
 Array = NDArray[np.float64]
+Numbers = NDArray[np.floating]
 
 DIRECTIONS = 48
 """Eigenvectors that are looked for where there are more than a few columns."""
@@ -38,50 +42,65 @@ LEAST = -0.99
 """Least eigenvalue, above -1 by more than round-off."""
 
 
+@dataclass(frozen=True, eq=False)
 class InverseRoot:
     """Z; vectors have the shape (levels, n_local, rank).
 
-    Args:
-        space: The width space.
-        slopes: The slopes of the outputs.
-        features: F, shape (levels, 1 or n_local, rank, samples).
-        inverse: L^{-1}, shape (levels, n_local, rank, rank).
-        seen: Eigenvalues below this are left out.
+    Attributes:
+        nodewise: (I + B_D B_D')^{-1/2}; None: there is no B_D.
+        without: What of the rest counts.
     """
 
-    def __init__(
-        self, space: WidthSpace, slopes: OutputSlopes, features: Array, inverse: Array, seen: float
-    ) -> None:
+    nodewise: NodewiseRoot | None
+    without: Without
+
+    @classmethod
+    def of(
+        cls, space: WidthSpace, slopes: OutputSlopes, features: Array, inverse: Array, seen: float
+    ) -> InverseRoot:
+        """Z of slopes (collective).
+
+        Args:
+            space: The width space.
+            slopes: The slopes of the outputs.
+            features: F, shape (levels, 1 or n_local, rank, samples).
+            inverse: L^{-1}, shape (levels, n_local, rank, rank).
+            seen: Eigenvalues below this are left out.
+        """
         fine = _Factor(space, slopes, features, inverse)
-        self._nodewise = fine.nodewise
-        self._without = Without(space, np.zeros((inverse[..., 0].size, 0)), np.zeros(0))
         if not fine.columns:
-            return
+            nothing = np.zeros((inverse[..., 0].size, 0)), np.zeros(0)
+            return cls(fine.nodewise, Without(space, *nothing))
         if slopes.few:
             block = np.eye(fine.columns)
         else:
             stride = max(1, len(inverse) // COARSE)
             some = fine if stride == 1 else _Factor(space, slopes, features, inverse, stride)
             block = leading_columns(some)
-        self._without = Without(space, *eigenvectors(space, fine, block, seen))
+        return cls(fine.nodewise, Without(space, *eigenvectors(space, fine, block, seen)))
 
-    def apply(self, y: Array) -> Array:
+    def single(self) -> InverseRoot:
+        """The same for vectors in single precision."""
+        nodewise = None if self.nodewise is None else self.nodewise.single()
+        return InverseRoot(nodewise, self.without.single())
+
+    def apply(self, y: Numbers) -> Any:
         """Z y (collective)."""
-        y = self._without(y)
-        return y if self._nodewise is None else self._nodewise.apply(y[..., None])[..., 0]
+        y = self.without(y)
+        return y if self.nodewise is None else self.nodewise.apply(y[..., None])[..., 0]
 
-    def apply_transpose(self, y: Array) -> Array:
+    def apply_transpose(self, y: Numbers) -> Any:
         """Z' y (collective)."""
-        if self._nodewise is not None:
-            y = self._nodewise.apply_transpose(y[..., None])[..., 0]
-        return self._without(y)
+        if self.nodewise is not None:
+            y = self.nodewise.apply_transpose(y[..., None])[..., 0]
+        return self.without(y)
 
-    def inverse(self, y: Array) -> Array:
+    def inverse(self, y: Numbers) -> Any:
         """Z Z' y (collective)."""
-        if self._nodewise is None:
-            return self._without.twice(y)
-        y = self._without.twice(self._nodewise.apply_transpose(y[..., None])[..., 0])
-        return self._nodewise.apply(y[..., None])[..., 0]
+        if self.nodewise is None:
+            return self.without.twice(y)
+        y = self.without.twice(self.nodewise.apply_transpose(y[..., None])[..., 0])
+        return self.nodewise.apply(y[..., None])[..., 0]
 
 
 class Without:
@@ -93,23 +112,28 @@ class Without:
         theta: Shape (count,), the same count on every rank.
     """
 
-    def __init__(self, space: WidthSpace, directions: Array, theta: Array) -> None:
-        self._space, self._directions = space, directions
+    def __init__(self, space: WidthSpace, directions: Numbers, theta: Array) -> None:
+        self._space, self._directions, self._theta = space, directions, theta
         self._left = 1 / np.sqrt(1 + np.maximum(theta, LEAST))
 
-    def __call__(self, y: Array) -> Array:
+    def single(self) -> Without:
+        """The same for vectors in single precision."""
+        return Without(self._space, self._directions.astype(np.float32), self._theta)
+
+    def __call__(self, y: Numbers) -> Any:
         """Its product with y, of any shape (collective)."""
         return self._shrunk(y, self._left)
 
-    def twice(self, y: Array) -> Array:
+    def twice(self, y: Numbers) -> Any:
         """Its square's: that of the inverse (collective)."""
         return self._shrunk(y, self._left**2)
 
-    def _shrunk(self, y: Array, left: Array) -> Array:
+    def _shrunk(self, y: Numbers, left: Array) -> Any:
         if not len(left):
             return y
-        along = self._space.sum(y.reshape(-1) @ self._directions)
-        return y - (self._directions @ ((1 - left) * along)).reshape(y.shape)
+        along = self._space.sum((y.reshape(-1) @ self._directions).astype(np.float64))
+        taken = ((1 - left) * along).astype(self._directions.dtype)
+        return y - (self._directions @ taken).reshape(y.shape)
 
 
 class NodewiseRoot:
@@ -119,25 +143,35 @@ class NodewiseRoot:
     the shape (levels, n_local, rank, count).
 
     Args:
-        factor: The blocks of B, shape (levels, n_local, rank, samples).
+        factor: B, shape (n_local, levels rank, samples).
+        middle: C^{-T} (C + I)^{-1}, shape (n_local, samples, samples).
     """
 
-    def __init__(self, factor: Array) -> None:
-        levels, nodes, rank, samples = factor.shape
-        self._factor = factor.swapaxes(0, 1).reshape(nodes, levels * rank, samples)
-        unit = np.eye(samples)
-        lower = cholesky_or_unit(unit + self._factor.swapaxes(1, 2) @ self._factor)
-        self._middle = np.linalg.inv(lower).swapaxes(1, 2) @ np.linalg.inv(lower + unit)
+    def __init__(self, factor: Numbers, middle: Numbers) -> None:
+        self._factor, self._middle = factor, middle
 
-    def apply(self, columns: Array) -> Array:
+    @classmethod
+    def of(cls, factor: Array) -> NodewiseRoot:
+        """Z of the blocks of B, shape (levels, n_local, rank, samples)."""
+        levels, nodes, rank, samples = factor.shape
+        factor = factor.swapaxes(0, 1).reshape(nodes, levels * rank, samples)
+        unit = np.eye(samples)
+        lower = cholesky_or_unit(unit + factor.swapaxes(1, 2) @ factor)
+        return cls(factor, np.linalg.inv(lower).swapaxes(1, 2) @ np.linalg.inv(lower + unit))
+
+    def single(self) -> NodewiseRoot:
+        """The same for columns in single precision."""
+        return NodewiseRoot(self._factor.astype(np.float32), self._middle.astype(np.float32))
+
+    def apply(self, columns: Numbers) -> Any:
         """Z times columns."""
         return self._changed(columns, self._middle)
 
-    def apply_transpose(self, columns: Array) -> Array:
+    def apply_transpose(self, columns: Numbers) -> Any:
         """Z' times columns."""
         return self._changed(columns, self._middle.swapaxes(1, 2))
 
-    def _changed(self, columns: Array, middle: Array) -> Array:
+    def _changed(self, columns: Numbers, middle: Numbers) -> Any:
         levels, nodes, rank, count = columns.shape
         rows = columns.swapaxes(0, 1).reshape(nodes, levels * rank, count)
         change = self._factor @ (middle @ (self._factor.swapaxes(1, 2) @ rows))
@@ -172,7 +206,7 @@ class _Factor:
             blocks = np.empty((nodes, levels, rank, self._samples)).swapaxes(0, 1)
             for level in range(levels):
                 blocks[level] = self._reached(level) * nodewise[level, :, None]
-            self.nodewise = NodewiseRoot(blocks)
+            self.nodewise = NodewiseRoot.of(blocks)
 
     @property
     def columns(self) -> int:

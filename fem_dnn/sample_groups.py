@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from mpi4py import MPI
@@ -78,11 +79,11 @@ class SampleGroups:
     def _counts(self, size: int) -> list[int]:
         return [stop - start for start, stop in pairwise(self._bounds(size))]
 
-    def gather(self, piece: Array, size: int) -> Array:
+    def gather(self, piece: NDArray[Any], size: int) -> NDArray[Any]:
         """The numbers of this rank's rows from the groups' pieces, shape (size,) (collective)."""
         if self.count == 1:
             return piece
-        return gathered(self.across, piece, self._counts(size), np.empty(size))
+        return gathered(self.across, piece, self._counts(size), np.empty(size, piece.dtype))
 
     def scatter_sum(self, whole: Array) -> Array:
         """Sum over the groups, each keeping its piece: the transpose of `gather` (collective)."""

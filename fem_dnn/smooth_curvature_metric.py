@@ -20,7 +20,10 @@ Where D's negative parts would make I + S C S' nearly indefinite at a node, they
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import scipy.linalg as linalg
@@ -35,6 +38,7 @@ from fem_dnn.regularization import Regularization
 from fem_dnn.riesz import BandedFactor, RieszMap
 
 Array = NDArray[np.float64]
+Numbers = NDArray[np.floating]
 
 SEEN = 0.3
 """Directions in which the pointwise and the Gauss-Newton term are below this part of R'' are left
@@ -69,7 +73,7 @@ class SmoothCurvatureMetric(CurvatureCoordinates):
         self.weight = min(w for w in problem.regularization.weights if w > 0)
         """s: the Hessian in z is about this times the identity."""
         self._roots = _roots(problem.regularization, self.weight)
-        self._inverses = {name: root @ root.T for name, root in self._roots.items()}
+        inverses = {name: root @ root.T for name, root in self._roots.items()}
         tikhonov = problem.regularization.tikhonov
         self._scales = {
             name: float(np.sqrt(self.weight / (tikhonov[name] or self.weight)))
@@ -82,15 +86,19 @@ class SmoothCurvatureMetric(CurvatureCoordinates):
         if outputs is not None:
             strength = np.maximum(strength, np.max(outputs**2, axis=(1, 2, 3), initial=0.0))
         self.controls.space.comm.Allreduce(MPI.IN_PLACE, strength, op=MPI.MAX)
-        self._basis, features = self._reduced(at, strength)
-        weights, spread = self._joined(strength)
-        self._weights = weights
-        """S^+: Q = A S^+, shape (levels rank, directions)."""
-        self._inverse = _inverse_factors(spread, features, pointwise)
-        """L^{-1}, shape (n_local, directions, directions)."""
-        self._without_outputs = self._by_outputs(spread @ features, outputs)
+        basis, features = self._reduced(at, strength, inverses)
+        weights, spread = _joined(basis, inverses, strength)
+        inverse = _inverse_factors(spread, features, pointwise)
+        without = self._by_outputs(inverse, spread @ features, outputs)
+        self._term = _Term(inverses, basis, weights, inverse, without)
 
-    def _reduced(self, at: Linearisation, strength: Array) -> tuple[Mapping[str, Array], Array]:
+    @cached_property
+    def _single_term(self) -> _Term:
+        return self._term.single()
+
+    def _reduced(
+        self, at: Linearisation, strength: Array, inverses: Mapping[str, Array]
+    ) -> tuple[Mapping[str, Array], Array]:
         """Theta F with orthonormal rows F: what matters of f_s and 1 at every level, by 1/sqrt(s).
 
         Returns:
@@ -103,7 +111,7 @@ class SmoothCurvatureMetric(CurvatureCoordinates):
             features["kernel"] = at.state.gathered / np.sqrt(self.weight)
         if self.controls.has_bias:
             features["bias"] = np.full((levels, 1, samples), 1 / np.sqrt(self.weight))
-        scales = {name: np.sqrt(np.diag(self._inverses[name]))[:, None, None] for name in features}
+        scales = {name: np.sqrt(np.diag(inverses[name]))[:, None, None] for name in features}
         alone = np.concatenate([scales[name] * part for name, part in features.items()], axis=1)
         wide = alone.shape[1] < samples
         gram = alone @ alone.swapaxes(1, 2) if wide else alone.swapaxes(1, 2) @ alone
@@ -120,36 +128,15 @@ class SmoothCurvatureMetric(CurvatureCoordinates):
         parts = zip(scales.items(), np.split(columns, widths, axis=1), strict=True)
         return {name: part / scale for (name, scale), part in parts}, np.ascontiguousarray(rows)
 
-    def _joined(self, strength: Array) -> tuple[Array, Array]:
-        """S^+, (levels rank, directions), and S by levels, (levels, directions, rank)."""
-        levels, _, rank = next(iter(self._basis.values())).shape
-        gram = np.zeros((levels * rank, levels * rank))
-        for name, basis in self._basis.items():
-            columns = basis.swapaxes(1, 2).reshape(levels * rank, -1)
-            products = (columns @ columns.T).reshape(levels, rank, levels, rank)
-            products *= self._inverses[name][:, None, :, None]
-            gram += products.reshape(gram.shape)
-        scale = np.sqrt(np.repeat(np.maximum(strength, ROUND_OFF), rank))
-        gram *= scale[:, None] * scale
-        gram += ROUND_OFF * np.eye(len(gram))
-        triangle, pivots, count, _ = linalg.lapack.dpstrf(gram, tol=SEEN)
-        count, pivots = min(int(count), MAX_DIRECTIONS), pivots - 1
-        triangle = np.triu(triangle)[:count]
-        spread = np.empty((count, levels * rank))
-        spread[:, pivots] = triangle
-        weights = np.zeros((levels * rank, count))
-        weights[pivots[:count]] = linalg.solve_triangular(triangle[:, :count], np.eye(count))
-        spread = (spread / scale).reshape(count, levels, rank)
-        return scale[:, None] * weights, np.ascontiguousarray(spread.swapaxes(0, 1))
-
-    def _by_outputs(self, features: Array, outputs: Array | None) -> Without:
+    def _by_outputs(self, inverse: Array, features: Array, outputs: Array | None) -> Without:
         """I - U (1 - (1 + theta)^{-1/2}) U' (collective).
 
         Args:
+            inverse: L^{-1}.
             features: S F, shape (levels, directions, samples).
             outputs: `gauss_newton.OutputSlopes.parts`.
         """
-        space, (nodes, directions, _) = self.controls.space, self._inverse.shape
+        space, (nodes, directions, _) = self.controls.space, inverse.shape
         if outputs is None:
             return Without(space, np.zeros((nodes * directions, 0)), np.zeros(0))
         levels, _, samples = features.shape
@@ -158,69 +145,101 @@ class SmoothCurvatureMetric(CurvatureCoordinates):
         jacobian = np.ascontiguousarray(features.transpose(2, 1, 0)) @ slopes
         jacobian = jacobian.reshape(samples, directions, nodes, -1).transpose(2, 1, 3, 0)
         jacobian = np.ascontiguousarray(jacobian).reshape(nodes, directions, -1)
-        root = (self._inverse @ jacobian).reshape(nodes * directions, -1)
+        root = (inverse @ jacobian).reshape(nodes * directions, -1)
         return Without(space, *left_vectors(space, root, SEEN))
 
     def apply(self, z: Array) -> Array:
         """T z (collective)."""
-        result = self._scaled(z.copy())
-        for name, rows in self._blocks(result):
+        result, term = self._scaled(z.copy()), self._term
+        blocks = self._blocks(result)
+        for name, rows in blocks.items():
             _multiply_along_depth(self._roots[name], rows, transposed=False)
-        y = self._coordinates(dict(self._blocks(result)))
-        change = (self._inverse.swapaxes(1, 2) @ self._without_outputs(y)[..., None])[..., 0] - y
-        return self._add(change, result)
+        y = term.coordinates(blocks)
+        term.add((term.inverse.swapaxes(1, 2) @ term.without(y)[..., None])[..., 0] - y, blocks)
+        return result
 
     def apply_transpose(self, g: Array) -> Array:
         """T' g: a gradient by z (collective)."""
-        result = self._scaled(g.copy())
-        y = self._coordinates(
-            {name: _along_depth(self._inverses[name], rows) for name, rows in self._blocks(result)}
+        result, term = self._scaled(g.copy()), self._term
+        blocks = self._blocks(result)
+        y = term.coordinates(
+            {name: _along_depth(term.inverses[name], rows) for name, rows in blocks.items()}
         )
-        change = self._without_outputs((self._inverse @ y[..., None])[..., 0]) - y
-        moved = self._moved(change)
-        for name, rows in self._blocks(result):
-            rows += self._basis[name] @ moved
+        moved = term.moved(term.without((term.inverse @ y[..., None])[..., 0]) - y)
+        for name, rows in blocks.items():
+            rows += term.bases[name] @ moved
             _multiply_along_depth(self._roots[name], rows, transposed=True)
         return result
 
-    def inverse(self, g: Array) -> Array:
-        """T T' g / s (collective)."""
-        result = self._scaled(self._scaled(np.divide(g, self.weight)))
-        for name, rows in self._blocks(result):
-            rows[...] = _along_depth(self._inverses[name], rows)
-        y = self._coordinates(dict(self._blocks(result)))
-        z = self._without_outputs.twice((self._inverse @ y[..., None])[..., 0])
-        return self._add((self._inverse.swapaxes(1, 2) @ z[..., None])[..., 0] - y, result)
-
-    def _add(self, change: Array, result: Array) -> Array:
-        """Add s M^{-1} Theta S^+ change to a vector."""
-        moved = self._moved(change)
-        for name, rows in self._blocks(result):
-            rows += _along_depth(self._inverses[name], self._basis[name] @ moved)
+    def inverse(self, g: Numbers) -> Numbers:
+        """T T' g / s, in g's precision (collective)."""
+        term = self._term if g.dtype == np.float64 else self._single_term
+        result = self._scaled(self._scaled(g / g.dtype.type(self.weight)))
+        blocks = self._blocks(result)
+        for name, rows in blocks.items():
+            rows[...] = _along_depth(term.inverses[name], rows)
+        y = term.coordinates(blocks)
+        z = term.without.twice((term.inverse @ y[..., None])[..., 0])
+        term.add((term.inverse.swapaxes(1, 2) @ z[..., None])[..., 0] - y, blocks)
         return result
 
-    def _blocks(self, vector: Array) -> Iterator[tuple[str, Array]]:
+    def _blocks(self, vector: Numbers) -> dict[str, Any]:
         """Views of kernel, (levels, n_nodes, n_local), and bias, (levels, 1, n_local)."""
-        for name, basis in self._basis.items():
-            levels, width, _ = basis.shape
-            yield name, vector[self.controls.blocks[name]].reshape(levels, width, -1)
+        return {
+            name: vector[self.controls.blocks[name]].reshape(*basis.shape[:2], -1)
+            for name, basis in self._term.bases.items()
+        }
 
-    def _scaled(self, vector: Array) -> Array:
+    def _scaled(self, vector: Numbers) -> Any:
         """A vector, in its place, with the learned outputs in units of their own weight."""
         for name, scale in self._scales.items():
             vector[self.controls.blocks[name]] *= scale
         return vector
 
-    def _coordinates(self, blocks: Mapping[str, Array]) -> Array:
-        """(Theta S^+)' of kernel rows and biases, shape (n_local, directions)."""
-        along = sum(basis.swapaxes(1, 2) @ blocks[name] for name, basis in self._basis.items())
-        assert isinstance(along, np.ndarray), "kernel or bias is a control"
-        return (self._weights.T @ along.reshape(len(self._weights), -1)).T
 
-    def _moved(self, change: Array) -> Array:
+@dataclass(frozen=True, eq=False)
+class _Term:
+    """What is added to sqrt(s) M^{-1/2}, with Q = M^{-1/2} Theta S^+.
+
+    Attributes:
+        inverses: s M^{-1} of kernel and bias.
+        bases: Theta, (levels, rows, rank) of the kernel, (levels, 1, rank) of the bias.
+        weights: S^+, shape (levels rank, directions).
+        inverse: L^{-1}, shape (n_local, directions, directions).
+        without: I - U (1 - (1 + theta)^{-1/2}) U'.
+    """
+
+    inverses: Mapping[str, Numbers]
+    bases: Mapping[str, Numbers]
+    weights: Numbers
+    inverse: Numbers
+    without: Without
+
+    def single(self) -> _Term:
+        """The same for vectors in single precision."""
+        inverses, bases = (
+            {name: array.astype(np.float32) for name, array in arrays.items()}
+            for arrays in (self.inverses, self.bases)
+        )
+        weights, inverse = (array.astype(np.float32) for array in (self.weights, self.inverse))
+        return _Term(inverses, bases, weights, inverse, self.without.single())
+
+    def coordinates(self, blocks: Mapping[str, Any]) -> Any:
+        """(Theta S^+)' of kernel rows and biases, shape (n_local, directions)."""
+        along = sum(basis.swapaxes(1, 2) @ blocks[name] for name, basis in self.bases.items())
+        assert isinstance(along, np.ndarray), "kernel or bias is a control"
+        return (self.weights.T @ along.reshape(len(self.weights), -1)).T
+
+    def moved(self, change: Numbers) -> Any:
         """S^+ change, shape (levels, rank, n_local)."""
-        levels, _, rank = next(iter(self._basis.values())).shape
-        return (self._weights @ change.T).reshape(levels, rank, -1)
+        levels, _, rank = next(iter(self.bases.values())).shape
+        return (self.weights @ change.T).reshape(levels, rank, -1)
+
+    def add(self, change: Numbers, blocks: Mapping[str, Any]) -> None:
+        """Add s M^{-1} Theta S^+ change to kernel rows and biases."""
+        moved = self.moved(change)
+        for name, rows in blocks.items():
+            rows += _along_depth(self.inverses[name], self.bases[name] @ moved)
 
 
 def _roots(regularization: Regularization, weight: float) -> Mapping[str, Array]:
@@ -238,7 +257,38 @@ def _roots(regularization: Regularization, weight: float) -> Mapping[str, Array]
     return roots
 
 
-def _along_depth(matrix: Array, rows: Array) -> Array:
+def _joined(
+    bases: Mapping[str, Array], inverses: Mapping[str, Array], strength: Array
+) -> tuple[Array, Array]:
+    """S^+, (levels rank, directions), and S by levels, (levels, directions, rank).
+
+    Args:
+        bases: Theta of kernel and bias, (levels, rows, rank).
+        inverses: s M^{-1} of both.
+        strength: The largest weight at each level.
+    """
+    levels, _, rank = next(iter(bases.values())).shape
+    gram = np.zeros((levels * rank, levels * rank))
+    for name, basis in bases.items():
+        columns = basis.swapaxes(1, 2).reshape(levels * rank, -1)
+        products = (columns @ columns.T).reshape(levels, rank, levels, rank)
+        products *= inverses[name][:, None, :, None]
+        gram += products.reshape(gram.shape)
+    scale = np.sqrt(np.repeat(np.maximum(strength, ROUND_OFF), rank))
+    gram *= scale[:, None] * scale
+    gram += ROUND_OFF * np.eye(len(gram))
+    triangle, pivots, count, _ = linalg.lapack.dpstrf(gram, tol=SEEN)
+    count, pivots = min(int(count), MAX_DIRECTIONS), pivots - 1
+    triangle = np.triu(triangle)[:count]
+    spread = np.empty((count, levels * rank))
+    spread[:, pivots] = triangle
+    weights = np.zeros((levels * rank, count))
+    weights[pivots[:count]] = linalg.solve_triangular(triangle[:, :count], np.eye(count))
+    spread = (spread / scale).reshape(count, levels, rank)
+    return scale[:, None] * weights, np.ascontiguousarray(spread.swapaxes(0, 1))
+
+
+def _along_depth(matrix: Numbers, rows: Numbers) -> Any:
     """A matrix by the levels of an array [level, ...]."""
     return (matrix @ rows.reshape(len(rows), -1)).reshape(rows.shape)
 

@@ -280,6 +280,10 @@ def assert_is_its_inverse(metric: CurvatureCoordinates) -> None:
     tolerance = 1e-12 if controls.mask is None else 1e-9
     assert controls.norm(found - expected) < tolerance * controls.norm(expected)
     assert np.array_equal(g, kept)
+    single = metric.inverse(g.astype(np.float32))
+    assert single.dtype == np.float32
+    tolerance = 1e-5 if controls.mask is None else 1e-3
+    assert controls.norm(single - expected) < tolerance * controls.norm(expected)
 
 
 def assert_same_inverses(metrics: Sequence[tuple[Coordinates, ControlSpace]]) -> None:

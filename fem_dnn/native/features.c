@@ -7,6 +7,10 @@
 
 #include "products.h"
 
+#ifndef NAMED /* features_single.c names these functions otherwise */
+#define NAMED(name) name
+#endif
+
 typedef struct {
     long first, last; /* levels */
     long nodes, rows; /* x, and y */
@@ -24,7 +28,7 @@ static const REAL *features(const size *of, const REAL *psi, const REAL *kernel,
 }
 
 /* y = Psi' (kernel, bias). */
-void along_features(const size *of, const REAL *kernel, const REAL *bias, const REAL *psi, REAL *y)
+void NAMED(along_features)(const size *of, const REAL *kernel, const REAL *bias, const REAL *psi, REAL *y)
 {
     const long n = of->nodes, N = of->rows, R = of->rank;
     for (long l = of->first; l < of->last; ++l) {
@@ -41,23 +45,48 @@ void along_features(const size *of, const REAL *kernel, const REAL *bias, const 
     }
 }
 
+/* a' b, the lanes' sums added in pairs: in order, one by one, they would wait for each other. */
+static inline __attribute__((always_inline)) REAL inner(long R, const REAL *a, const REAL *b)
+{
+    vec sums = {0};
+    long j = 0;
+    for (; j + WIDTH <= R; j += WIDTH)
+        sums += load(a + j) * load(b + j);
+    REAL lanes[WIDTH];
+    *(loose *)lanes = sums;
+    for (long half = WIDTH / 2; half > 0; half /= 2)
+        for (long lane = 0; lane < half; ++lane)
+            lanes[lane] += lanes[lane + half];
+    for (; j < R; ++j)
+        lanes[0] += a[j] * b[j];
+    return lanes[0];
+}
+
+/* to += M' z, some columns of M at a time. */
+static void add_transposed(long R, const REAL *M, const REAL *z, REAL *to)
+{
+    long k = 0;
+    for (; k + WIDTH <= R; k += WIDTH) {
+        vec sum = load(to + k);
+        EACH(j, R) sum += load(M + j * R + k) * z[j];
+        *(loose *)(to + k) = sum;
+    }
+    EACH(j, R) for (long rest = k; rest < R; ++rest) to[rest] += M[j * R + rest] * z[j];
+}
+
 /* z = M y. */
-void times_matrices(const size *of, const REAL *M, const REAL *y, REAL *z)
+void NAMED(times_matrices)(const size *of, const REAL *M, const REAL *y, REAL *z)
 {
     const long R = of->rank;
     for (long i = of->first * of->nodes; i < of->last * of->nodes; ++i) {
         const REAL *m = M + i * R * R;
-        EACH(k, R) {
-            REAL sum = 0;
-            EACH(j, R) sum += m[k * R + j] * y[i * R + j];
-            z[i * R + k] = sum;
-        }
+        EACH(k, R) z[i * R + k] = inner(R, m + k * R, y + i * R);
     }
 }
 
 /* (kernel, bias) += Psi (M' z - y); without M, Psi (z - y). room: nodes rank. */
-void move_along_features(const size *of, REAL *kernel, REAL *bias, const REAL *psi, const REAL *M,
-                         const REAL *z, const REAL *y, REAL *room)
+void NAMED(move_along_features)(const size *of, REAL *kernel, REAL *bias, const REAL *psi,
+                                const REAL *M, const REAL *z, const REAL *y, REAL *room)
 {
     const long n = of->nodes, N = of->rows, R = of->rank;
     for (long l = of->first; l < of->last; ++l) {
@@ -68,7 +97,7 @@ void move_along_features(const size *of, REAL *kernel, REAL *bias, const REAL *p
             REAL *restrict to = room + x * R;
             EACH(k, R) to[k] = (M == NULL ? z[i * R + k] : 0) - y[i * R + k];
             if (M != NULL)
-                EACH(j, R) EACH(k, R) to[k] += M[(i * R + j) * R + k] * z[i * R + j];
+                add_transposed(R, M + i * R * R, z + i * R, to);
             if (bias != NULL)
                 EACH(k, R) bias[l * n + x] += to[k] * last[k];
         }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,8 @@ from fem_dnn.native.library import NotCompiled, library
 from fem_dnn.width import WidthSpace
 
 Array = NDArray[np.float64]
+
+DOUBLE = np.dtype(np.float64)
 
 _Pointer = ctypes.c_void_p
 _Long = ctypes.c_long
@@ -63,16 +66,19 @@ _SIGNATURES = {
 }
 
 
-def pointer(values: Array | None) -> int | None:
-    """Where contiguous values lie; the caller keeps them.
+def pointer(values: NDArray[np.floating] | None, dtype: np.dtype[Any] = DOUBLE) -> int | None:
+    """Where contiguous values of a precision lie; the caller keeps them.
 
     Raises:
         ValueError: If C would read them as other numbers than they are.
     """
     if values is None:
         return None
-    if not values.flags.c_contiguous or values.dtype != np.float64:
-        raise ValueError(f"contiguous numbers in double precision are needed, not {_kind(values)}")
+    if not values.flags.c_contiguous or values.dtype != dtype:
+        precision = "double" if dtype == DOUBLE else "single"
+        raise ValueError(
+            f"contiguous numbers in {precision} precision are needed, not {_kind(values)}"
+        )
     address: int = values.__array_interface__["data"][0]
     return address
 
@@ -93,7 +99,7 @@ def _levels(values: Array | None) -> _Levels:
     return _Levels(values.__array_interface__["data"][0], level // 8, row // 8)
 
 
-def _kind(values: Array) -> str:
+def _kind(values: NDArray[np.floating]) -> str:
     return f"{values.dtype} of shape {values.shape} and strides {values.strides}"
 
 

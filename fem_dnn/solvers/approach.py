@@ -140,9 +140,8 @@ class _Stretch:
 
     def _direction(self, at: Linearisation, size: float) -> Single:
         """H gradient, in that unit."""
-        unit: Array = np.divide(at.gradient, size)
-        first = self.metric.inverse(unit)
-        return self.memory.direction(unit.astype(np.float32), first.astype(np.float32))
+        unit: Single = np.multiply(at.gradient, 1 / size, dtype=np.float32, casting="same_kind")
+        return self.memory.direction(unit, self.metric.inverse(unit))
 
     def _lower(
         self, at: Linearisation, step: Array, slope: float, part: float

@@ -17,13 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from petsc4py import PETSc
 from slepc4py import SLEPc
 
-from fem_dnn.coordinates import Coordinates, Metric
+from fem_dnn.coordinates import Coordinates, CurvatureCoordinates, Metric
 from fem_dnn.curvature_metric import curvature_coordinates, why_not
 from fem_dnn.problem import LearningProblem, Linearisation
 from fem_dnn.riesz import RieszMap
@@ -185,7 +186,7 @@ class _FreeHessian:
 
 
 class _Preconditioner:
-    """Context of a PETSc preconditioner: T T' of coordinates that suit the Hessian."""
+    """Context of a PETSc preconditioner: T T' of coordinates for the Hessian, up to a factor."""
 
     def __init__(self, coordinates: Coordinates, hessian: _FreeHessian) -> None:
         self.coordinates, self.hessian = coordinates, hessian
@@ -202,9 +203,13 @@ class _Preconditioner:
         return None if riesz.trivial else cls(riesz, hessian)
 
     def smooth(self, part: Array) -> Array:
-        """T T' part."""
-        dual = self.coordinates.apply_transpose(self.hessian.extend(part))
-        return self.coordinates.apply(dual)[self.hessian.free]
+        """T T' part, up to a factor."""
+        dual = self.hessian.extend(part)
+        if isinstance(self.coordinates, CurvatureCoordinates):
+            smoothed: NDArray[Any] = self.coordinates.inverse(dual.astype(np.float32))
+        else:
+            smoothed = self.coordinates.apply(self.coordinates.apply_transpose(dual))
+        return smoothed[self.hessian.free]
 
     def start(self, random: Array) -> Array:
         """A vector to start from: most of it where the Hessian differs from the regulariser's.
@@ -218,7 +223,7 @@ class _Preconditioner:
         return vector + 0.1 * np.sqrt(dot(vector, vector) / dot(random, random)) * random
 
     def apply(self, _pc: PETSc.PC, x: PETSc.Vec, y: PETSc.Vec) -> None:
-        """y = T T' x."""
+        """y = T T' x, up to a factor."""
         y.array_w[:] = self.smooth(x.array_r)
 
 
@@ -237,8 +242,12 @@ def choose_davidson(eps: SLEPc.EPS, preconditioner: object) -> None:
 DAVIDSON_STEPS = 20
 """Steps of the Davidson method that one restart of Lanczos stands for."""
 
-SHORTEST, LONGEST = 6, 20
-"""Length of the Davidson method's basis."""
+SHORTEST, LONGEST = 6, 8
+"""Length of the Davidson method's basis. One of 20 saves a tenth of the products, and takes up to
+twice the time: SLEPc passes over all vectors several times a step."""
+
+KEPT, KEPT_FROM_BEFORE = 2, 1
+"""Ritz vectors that a basis starts anew from, and those of the step before among them."""
 
 ASIDE, A_STEP = 22, 3
 """Vectors that SLEPc's Davidson method holds: so many, and so many more for one of the basis."""
@@ -304,6 +313,8 @@ def _extreme(
             choose_davidson(eps, preconditioner)
             vector.array_w[:] = preconditioner.start(start)
             length, max_restarts = basis, DAVIDSON_STEPS * max_restarts
+            if count == 1:
+                eps.setGDRestart(KEPT, KEPT_FROM_BEFORE)
         eps.setDimensions(nev=count, ncv=min(max(length, 2 * count), n - len(beside)))
         eps.setTolerances(tol=wanted.tolerance, max_it=max_restarts)
         eps.setConvergenceTest(wanted.convergence)

@@ -24,7 +24,10 @@ SIZES = [
 @pytest.mark.parametrize("kernel", [True, False])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("size", SIZES)
-def test_compiled_and_not(size: tuple[int, ...], kernel: bool, bias: bool) -> None:
+@pytest.mark.parametrize("precision", [np.float64, np.float32])
+def test_compiled_and_not(
+    size: tuple[int, ...], kernel: bool, bias: bool, precision: type[np.floating]
+) -> None:
     levels, n, N, rank = size
     if not kernel and not bias:
         return
@@ -36,6 +39,9 @@ def test_compiled_and_not(size: tuple[int, ...], kernel: bool, bias: bool) -> No
     z, y = rng.standard_normal((2, levels, n, rank))
     ours, theirs = compiled_features(psi, M), Features(psi, M, None)
     assert ours is not None
+    if precision == np.float32:
+        assert_single(ours, theirs, a, b, z, y)
+        return
     with team(2):
         found = ours.along(a, b)
     assert np.allclose(found, theirs.along(a, b), rtol=0, atol=1e-12)
@@ -55,6 +61,27 @@ def test_compiled_and_not(size: tuple[int, ...], kernel: bool, bias: bool) -> No
             if after is not None and before is not None
         )
         assert inner == pytest.approx(np.sum(change * found), rel=1e-10)
+
+
+def assert_single(ours, theirs, a, b, z, y) -> None:
+    """In single precision the same, by its round-off, and nothing is made in double."""
+    a, b, z, y = (None if values is None else values.astype(np.float32) for values in (a, b, z, y))
+    for of in (ours.single(), theirs.single()):
+        for found, expected in (
+            (of.along(a, b), theirs.along(a, b)),
+            (of.reduced(y), theirs.reduced(y)),
+        ):
+            assert found.dtype == np.float32
+            assert np.max(np.abs(found - expected)) < 1e-5 * np.max(np.abs(expected))
+        for reduced in (False, True):
+            moved = [None if values is None else values.copy() for values in (a, b)]
+            expected = [None if values is None else values.astype(float) for values in (a, b)]
+            of.move(*moved, z, y, reduced=reduced)
+            theirs.move(*expected, z, y, reduced=reduced)
+            for mine, other in zip(moved, expected, strict=True):
+                if mine is not None:
+                    assert mine.dtype == np.float32
+                    assert np.max(np.abs(mine - other)) < 1e-5 * np.max(np.abs(other))
 
 
 def test_arrays_that_c_would_misread_are_refused() -> None:

@@ -137,7 +137,7 @@ def test_options_of_petsc_keep_their_meaning() -> None:
     assert len(lines) == 1
     # Those of the eigensolver that looks at the curvature in the end.
     with pytest.raises(BadInput, match="PETSc refuses"):
-        solve_newton(problem, start, options={"eps_gd_plusk": 1})
+        solve_newton(problem, start, options={"eps_gd_minv": 0})
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
