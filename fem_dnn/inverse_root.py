@@ -71,9 +71,8 @@ class InverseRoot:
         if not fine.columns:
             nothing = np.zeros((inverse[..., 0].size, 0)), np.zeros(0)
             return cls(fine.nodewise, Without(space, *nothing))
-        if slopes.few:
-            block = np.eye(fine.columns)
-        else:
+        block = None
+        if not slopes.few:
             stride = max(1, len(inverse) // COARSE)
             some = fine if stride == 1 else _Factor(space, slopes, features, inverse, stride)
             block = leading_columns(some)
@@ -213,6 +212,15 @@ class _Factor:
         """Samples times parts."""
         return len(self.signs)
 
+    def whole(self) -> Array:
+        """All columns, shape (levels, n_local, rank, columns)."""
+        result = np.empty((*self._inverse.shape[:3], self._samples, self._count))
+        for level in range(len(result)):
+            parts = self._parts[level].transpose(2, 0, 1)[:, None]
+            np.multiply(self._reached(level)[..., None], parts, out=result[level])
+        columns = result.reshape(*result.shape[:3], -1)
+        return columns if self.nodewise is None else self.nodewise.apply_transpose(columns)
+
     def times(self, vectors: Array) -> Array:
         """Its products with vectors, (columns, count): (levels, n_local, rank, count)."""
         mixed = vectors.reshape(self._samples, self._count, -1)
@@ -251,27 +259,27 @@ def leading_columns(factor: _Factor) -> Array:
 
 
 def eigenvectors(
-    space: WidthSpace, factor: _Factor, block: Array, seen: float
+    space: WidthSpace, factor: _Factor, block: Array | None, seen: float
 ) -> tuple[Array, Array]:
     """Ritz vectors of B sigma B' in the range of B V, and values beyond `seen` (collective).
 
     Args:
         space: The width space.
         factor: B.
-        block: V, orthonormal columns.
+        block: V, orthonormal columns; None: I.
         seen: The least absolute value.
 
     Returns:
         U, orthonormal columns of shape (rows of B, count), and theta, shape (count,).
     """
-    image = factor.times(block)
-    rows = image.reshape(-1, block.shape[1])
+    image = factor.whole() if block is None else factor.times(block)
+    rows = image.reshape(-1, image.shape[3])
     if np.all(factor.signs > 0):
         return left_vectors(space, rows, seen)
     back = factor.transposed(image)
 
     def eigenpairs() -> tuple[Array, Array]:
-        squares, turn = np.linalg.eigh(block.T @ back)
+        squares, turn = np.linalg.eigh(back if block is None else block.T @ back)
         told = squares > DEPENDENT * squares[-1]
         turn = turn[:, told] / np.sqrt(squares[told])
         theta, vectors = np.linalg.eigh(turn.T @ (back.T @ (factor.signs * back)) @ turn)
