@@ -37,7 +37,7 @@ from fem_dnn.controls import ControlParts, ControlSpace
 from fem_dnn.coordinates import CurvatureCoordinates, Metric
 from fem_dnn.features import Features, features
 from fem_dnn.gauss_newton import MAX_RANK, finite, output_slopes
-from fem_dnn.inverse_root import InverseRoot, cholesky_or_unit
+from fem_dnn.inverse_root import InverseRoot, inverse_factors
 from fem_dnn.native import CompiledFeatures
 from fem_dnn.problem import LearningProblem, Linearisation
 from fem_dnn.smooth_curvature_metric import NEGATIVE, SmoothCurvatureMetric
@@ -109,8 +109,7 @@ class CurvatureMetric(CurvatureCoordinates):
             inverse_gram = np.linalg.inv(gram)
             transposed = gram.swapaxes(2, 3)
             matrices, phi = transposed @ matrices @ gram, transposed @ phi
-        lower = cholesky_or_unit(np.eye(psi.shape[2]) + matrices)
-        inverse = np.asarray(np.linalg.inv(lower), dtype=np.float64)
+        inverse = inverse_factors(matrices)
         root = None
         if slopes is not None:
             root = InverseRoot.of(space, slopes, phi, inverse, SEEN)

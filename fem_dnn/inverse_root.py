@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from fem_dnn.collective import on_root
 from fem_dnn.gauss_newton import OutputSlopes
+from fem_dnn.native import compiled_inverse_factors
 from fem_dnn.width import WidthSpace
 
 Array = NDArray[np.float64]
@@ -311,6 +312,15 @@ def left_vectors(space: WidthSpace, rows: Array, seen: float) -> tuple[Array, Ar
     # Near `seen` unlike processors would count differently, and wait for each other in sums.
     turn, theta = on_root(space.comm, eigenpairs)
     return rows @ turn, theta
+
+
+def inverse_factors(matrices: Array) -> Array:
+    """L^{-1} with L L' = I + M of symmetric matrices M, (..., n, n); I where there is no L."""
+    compiled = compiled_inverse_factors(matrices)
+    if compiled is not None:
+        return compiled
+    lower = cholesky_or_unit(np.eye(matrices.shape[-1]) + matrices)
+    return np.asarray(np.linalg.inv(lower), dtype=np.float64)
 
 
 def cholesky_or_unit(matrices: Array) -> Array:

@@ -6,7 +6,14 @@ won is what NumPy takes beside the matrix products: its calls, and passes over m
 the metric in which Newton's steps are measured (`fem_dnn.curvature_metric`).
 """
 
+from fem_dnn.native.factors import compiled_inverse_factors
 from fem_dnn.native.features import CompiledFeatures, compiled_features
 from fem_dnn.native.sweeps import CompiledSweeps, compiled_sweeps
 
-__all__ = ["CompiledFeatures", "CompiledSweeps", "compiled_features", "compiled_sweeps"]
+__all__ = [
+    "CompiledFeatures",
+    "CompiledSweeps",
+    "compiled_features",
+    "compiled_inverse_factors",
+    "compiled_sweeps",
+]

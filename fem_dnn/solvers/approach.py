@@ -34,7 +34,11 @@ Array = NDArray[np.float64]
 Single = NDArray[np.float32]
 
 STEPS = 30
-"""Of a stretch, at most."""
+"""Of a stretch, after which its metric is made anew."""
+
+SETTLED, MOST_STEPS = 1e-4, 120
+"""Where all of these together lower the objective by less than that part, the point hardly moves,
+and the metric serves for as many more; for so many at most."""
 
 PAIRS = 8
 """Remembered; with the vectors at work they take about as much memory as Newton's method does."""
@@ -119,12 +123,13 @@ class _Stretch:
         self.descent = descent
         self.memory = LimitedMemory(self.problem.controls, pairs)
         self.taken, self.last = 0, 0.0
+        self._objective = math.inf  # when it was last asked whether the metric serves on
 
     def run(self, at: Linearisation) -> Linearisation:
         """Take steps; the point reached."""
         controls = self.problem.controls
         size = at.gradient_norm  # the unit of gradients: single precision is small
-        while self.taken < STEPS and not self.descent.is_near(at.gradient_norm):
+        while not self.descent.is_near(at.gradient_norm) and self._serves(at):
             step = -size * self._direction(at, size).astype(np.float64)
             slope, length = controls.dot(at.gradient, step), controls.norm(step)
             if not slope < 0:
@@ -137,6 +142,14 @@ class _Stretch:
             self.taken, self.last = self.taken + 1, part * length
             self.longest = GROWTH * self.last
         return at
+
+    def _serves(self, at: Linearisation) -> bool:
+        """Whether the metric is good for another step."""
+        if self.taken % STEPS:
+            return True
+        fell, self._objective = self._objective - at.objective, at.objective
+        settled = fell <= SETTLED * abs(at.objective)
+        return self.taken == 0 or (settled and self.taken < MOST_STEPS)
 
     def _direction(self, at: Linearisation, size: float) -> Single:
         """H gradient, in that unit."""
