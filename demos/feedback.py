@@ -174,7 +174,7 @@ if console is not None:
 
 # %% [markdown]
 # The numbers this demo stands for: orders 2 and 4, and after a drift of 0.4, which costs the open
-# loop a quarter of the unseen points, the feedback still has 95 % of them right.
+# loop more than a fifth of the unseen points, the feedback still has 95 % of them right.
 
 # %%
 for open_loop, closed_loop in (orders, shock_orders):

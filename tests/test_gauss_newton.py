@@ -129,7 +129,7 @@ def test_a_root_of_blocks() -> None:
     """Z Z' (I + B B') = I, node by node."""
     rng = np.random.default_rng(3)
     factor, y = rng.standard_normal((4, 3, 2, 5)), rng.standard_normal((4, 3, 2, 1))
-    root = NodewiseRoot(factor)
+    root = NodewiseRoot.of(factor)
     image = y + factor @ np.sum(factor.swapaxes(2, 3) @ y, axis=0)
     assert relative(root.apply(root.apply_transpose(image)), y) < 1e-12
 
@@ -168,7 +168,7 @@ def test_a_root_is_exact_where_all_directions_are_seen(
     rng = np.random.default_rng(6)
     features = 3 * rng.standard_normal((levels, 1, rank, samples))
     inverse = np.eye(rank) + 0.3 * np.tril(rng.standard_normal((levels, nodes, rank, rank)))
-    root = InverseRoot(problem.network.space, slopes, features, inverse, 1e-13)
+    root = InverseRoot.of(problem.network.space, slopes, features, inverse, 1e-13)
     z = dense(root, (levels, nodes, rank))
     error = z.T @ dense_term(slopes, features, inverse) @ z - np.eye(len(z))
     assert np.max(np.abs(error)) < 1e-6
@@ -190,7 +190,7 @@ def test_of_many_directions_the_largest_are_found(monkeypatch: pytest.MonkeyPatc
     sizes = 10 * np.array([1.0, 0.3, 0.1, 0.03])[:, None]
     features = np.repeat(sizes * rng.standard_normal((1, 1, rank, samples)), levels, axis=0)
     inverse = np.broadcast_to(np.eye(rank), (levels, nodes, rank, rank))
-    root = InverseRoot(problem.network.space, slopes, features, inverse, 1e-3)
+    root = InverseRoot.of(problem.network.space, slopes, features, inverse, 1e-3)
     term = dense_term(slopes, features, inverse)
     z = dense(root, (levels, nodes, rank))
     left = np.linalg.eigvalsh(z.T @ term @ z) - 1
@@ -242,7 +242,7 @@ def test_the_nodewise_part_takes_the_memory_that_is_counted(levels: int, samples
     space = random_problem(SELF, cells=nodes).network.space
     tracemalloc.start()
     try:
-        InverseRoot(space, slopes, features, inverse, 0.1)
+        InverseRoot.of(space, slopes, features, inverse, 0.1)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -275,7 +275,7 @@ def test_ranks_that_round_unlike_keep_as_many_directions(loss: str) -> None:
         features = np.random.default_rng(6).standard_normal((levels, 1, rank, samples))
         inverse = np.broadcast_to(np.eye(rank), (levels, nodes, rank, rank))
         seen = 0.5 if WORLD.rank == 0 else others
-        root = InverseRoot(problem.network.space, slopes, features, inverse, seen)
+        root = InverseRoot.of(problem.network.space, slopes, features, inverse, seen)
         y = np.repeat(random_nodal(problem.network.space, levels), rank, axis=2)
         image = root.apply(root.apply_transpose(y))
         images.append(in_file_order(problem.network.space, image))
