@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from fem_dnn.native import CompiledFeatures, compiled_features
 
 Array = NDArray[np.float64]
-Single = NDArray[np.float32]
 Numbers = NDArray[np.floating]
 
 

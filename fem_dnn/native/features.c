@@ -28,7 +28,8 @@ static const REAL *features(const size *of, const REAL *psi, const REAL *kernel,
 }
 
 /* y = Psi' (kernel, bias). */
-void NAMED(along_features)(const size *of, const REAL *kernel, const REAL *bias, const REAL *psi, REAL *y)
+void NAMED(along_features)(const size *of, const REAL *kernel, const REAL *bias,
+                           const REAL *psi, REAL *y)
 {
     const long n = of->nodes, N = of->rows, R = of->rank;
     for (long l = of->first; l < of->last; ++l) {

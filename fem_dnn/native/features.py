@@ -18,7 +18,6 @@ from fem_dnn.native.sweeps import pointer
 from fem_dnn.team import share
 
 Array = NDArray[np.float64]
-Single = NDArray[np.float32]
 Numbers = NDArray[np.floating]
 
 FUNCTIONS = {"along_features": 4, "times_matrices": 3, "move_along_features": 7}
