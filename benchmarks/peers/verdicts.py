@@ -154,13 +154,13 @@ def _named_problems(solves: Sequence[Record], costs: Sequence[Record]) -> list[s
             f"{span(dearer, '.1f')} times as long as one of its. {_share_of_sweeps(solves, costs)}"
             "By a profile, which is not part of the records, two fifths of the time on "
             "`circles_1e-3` are directions (the metric's inverse, and two passes over eight "
-            "remembered pairs of vectors of controls, which do not fit into the cache), a sixth "
+            "remembered pairs of vectors of controls, which do not fit into the cache), a tenth "
             "makes metrics, a tenth is Newton's last step. Pairs in the few coordinates that the "
-            "states span do not serve ([more work](curved-valley.md)). Sweeps in single precision "
+            "states span do not serve, nor do more pairs or a Krylov space "
+            "([more work](curved-valley.md)). Sweeps in single precision "
             "would serve until the gradient has fallen to some 1e-3, which is half of the steps: "
-            "by estimate a tenth of the time. Next: the metric in single precision, as it shapes "
-            "directions only; with derivatives in depth penalised, its two products along the "
-            "depth in one; what has been learned as a preconditioner for the last step."
+            "by estimate a tenth of the time. Next: the coupling of the levels in the metric; with "
+            "derivatives in depth penalised, its two products along the depth in one."
         )
     for problem, (own, its, dearer_than) in more.items():
         found.append(

@@ -5,8 +5,11 @@ import pytest
 from helpers import random_control, random_problem
 from mpi4py import MPI
 
+from fem_dnn.assembly import assemble
+from fem_dnn.case import Case
 from fem_dnn.solvers import curvature
 from fem_dnn.solvers.curvature import lowest_eigenpair, signed_lowest_eigenpair
+from fem_dnn.solvers.newton import solve_newton
 from fem_dnn.solvers.petsc import PetscProblem
 
 pytestmark = pytest.mark.mpi
@@ -28,6 +31,32 @@ def dense_spectrum(problem, control) -> np.ndarray:
 
 SMOOTH = {"regularization": (0.01, 0.02, 0.03, 0.0, 0.05, 0.02, 0.004, 0.03)}
 """Derivatives penalised: Davidson's method in place of Lanczos's."""
+
+
+def test_most_eigenvalues_are_not_taken_for_the_lowest() -> None:
+    """With strong weights most are the weight itself; residuals are small there on the way."""
+    inputs = [f"sin(pi*{1 + k / 12:.3f}*x + {k * k / 7:.3f})" for k in range(12)]
+    case = Case.parse(
+        {
+            "mesh": {
+                "width": {"shape": "interval", "length": 1.0, "cells": 16},
+                "depth": {"length": 1.0, "cells": 4},
+            },
+            "network": {"activation": "tanh", "depth_scheme": "resnet"},
+            "data": {"inputs": inputs, "targets": [f"({each})**2" for each in inputs]},
+            "regularization": {"kernel": 0.3, "bias": 0.3},
+            "solver": {"representation": "dense"},
+        }
+    )
+    model = assemble(case, WORLD)
+    assert model.problem is not None
+    at = solve_newton(model.problem, model.initial, escape=False).at
+    petsc = PetscProblem(model.problem)
+    lowest = lowest_eigenpair(petsc, at, tolerance=1e-6)
+    signed = signed_lowest_eigenpair(petsc, at, 1e-5)
+    assert lowest is not None and signed is not None
+    assert 0 < lowest.value < 0.27
+    assert signed.value == pytest.approx(lowest.value, rel=0.05)
 
 
 @pytest.mark.parametrize(
