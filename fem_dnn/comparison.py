@@ -69,8 +69,8 @@ def compare(
             return write_failure(model, str(failure), request)
         progress.close()
         outcomes.append(_outcome(method, solution))
-    weights = [w for w in problem.regularization.weights if w > 0]
-    result = summarised(outcomes, min(weights, default=0.0)) | provenance(model, {})
+    weight = problem.regularization.least_weight or 0.0
+    result = summarised(outcomes, weight) | provenance(model, {})
     write_files(request, result, None, "")
     if request.out is not None:
         _draw(request, outcomes, tolerances)

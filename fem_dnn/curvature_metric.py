@@ -70,7 +70,7 @@ def why_not(problem: LearningProblem) -> str | None:
         return "the samples are dealt out over groups of ranks, and all of them meet in Phi"
     if not controls.has_kernel and not controls.has_bias:
         return "neither kernel nor bias is a control"
-    if not any(weight > 0 for weight in regularization.weights):
+    if regularization.least_weight is None:
         return "no control is penalised"
     if controls.n_global < FEW_CONTROLS:
         return "controls are so few that conjugate gradients cost less"
@@ -88,7 +88,9 @@ class CurvatureMetric(CurvatureCoordinates):
         problem = at.problem
         self.controls = problem.controls
         tikhonov = problem.regularization.tikhonov
-        self.weight = min(w for w in problem.regularization.weights if w > 0)
+        weight = problem.regularization.least_weight
+        assert weight is not None, "a problem where no control is penalised has no such coordinates"
+        self.weight = weight
         """s: the Hessian in z is about this times the identity."""
         # What R leaves free is measured as if by the smallest weight.
         self._roots = {

@@ -85,8 +85,7 @@ class Inertia:
 
 def zero_tolerance(problem: LearningProblem) -> float:
     """Which eigenvalues of a well-converged critical point count as zero."""
-    weights = [w for w in problem.regularization.weights if w > 0]
-    return ZERO * min(weights, default=1e-2)
+    return ZERO * (problem.regularization.least_weight or 1e-2)
 
 
 def inertia(at: Linearisation, *, tolerance: float | None = None, dense: int = DENSE) -> Inertia:

@@ -182,7 +182,7 @@ class _Factor:
     """Z_D' B with Z_D the nodewise root, if there is one; it is applied and never formed.
 
     Args:
-        space, slopes, features, inverse: As in `InverseRoot`.
+        space, slopes, features, inverse: As in `InverseRoot.of`.
         stride: Only one in so many levels is taken, for all of them.
     """
 

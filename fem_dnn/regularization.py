@@ -166,6 +166,11 @@ class Regularization:
         weights = (self.kernel, self.bias, self.outputs)
         return [w for w, there in zip(weights, present, strict=True) if there]
 
+    @property
+    def least_weight(self) -> float | None:
+        """The smallest of these weights that are positive; None: no control is penalised."""
+        return min((w for w in self.weights if w > 0), default=None)
+
     @cached_property
     def terms(self) -> Mapping[str, Weights]:
         """The weights of kernel and bias."""

@@ -70,7 +70,9 @@ class SmoothCurvatureMetric(CurvatureCoordinates):
     def __init__(self, at: Linearisation) -> None:
         problem = at.problem
         self.controls = problem.controls
-        self.weight = min(w for w in problem.regularization.weights if w > 0)
+        weight = problem.regularization.least_weight
+        assert weight is not None, "a problem where no control is penalised has no such coordinates"
+        self.weight = weight
         """s: the Hessian in z is about this times the identity."""
         self._roots = _roots(problem.regularization, self.weight)
         inverses = {name: root @ root.T for name, root in self._roots.items()}

@@ -157,8 +157,8 @@ def _at_coarse_levels(subject: Subject, fine: Array) -> Array:
 
 def _gradient_part(at: Linearisation) -> float:
     """|grad J|^2 / (lambda omega): what a gradient left at one level can do to H there."""
-    weights = [w for w in at.problem.regularization.weights if w > 0]
-    if not weights:
+    weight = at.problem.regularization.least_weight
+    if weight is None:
         return 0.0
     omega = float(np.min(at.problem.network.levels.weights))
-    return at.gradient_norm**2 / (min(weights) * omega)
+    return at.gradient_norm**2 / (weight * omega)

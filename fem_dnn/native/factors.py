@@ -7,7 +7,7 @@ import ctypes
 import numpy as np
 from numpy.typing import NDArray
 
-from fem_dnn.native.library import NotCompiled, library
+from fem_dnn.native.library import NotCompiled, function, library
 from fem_dnn.native.sweeps import pointer
 from fem_dnn.team import share
 
@@ -26,15 +26,14 @@ def compiled_inverse_factors(matrices: Array) -> Array | None:
     code = library()
     if isinstance(code, NotCompiled):
         return None
-    code.inverse_factors.argtypes = [*[ctypes.c_long] * 3, *[ctypes.c_void_p] * 3]
-    code.inverse_factors.restype = None
+    invert = function(code, "inverse_factors", [*[ctypes.c_long] * 3, *[ctypes.c_void_p] * 3])
     given = np.ascontiguousarray(matrices, np.float64)
     n, out = given.shape[-1], np.empty(given.shape)
 
     def work(some: slice) -> None:
         room = np.empty(n * n * LANES + LANES)
         skip = -room.ctypes.data // room.itemsize % LANES  # to where vectors may lie
-        code.inverse_factors(some.start, some.stop, n, *map(pointer, (given, out, room[skip:])))
+        invert(some.start, some.stop, n, *map(pointer, (given, out, room[skip:])))
 
     share(work, given.size // max(n * n, 1))
     return out

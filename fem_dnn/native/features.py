@@ -6,14 +6,13 @@ Arrays are those of `fem_dnn.features`.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fem_dnn.native.blas import address
-from fem_dnn.native.library import NotCompiled, library
+from fem_dnn.native.library import NotCompiled, function, library
 from fem_dnn.native.sweeps import pointer
 from fem_dnn.team import share
 
@@ -61,7 +60,8 @@ class CompiledFeatures:
         suffix, gemm = PRECISIONS[self._dtype]
         self._gemm = address(gemm)
         self._along, self._times, self._move = (
-            _function(code, name + suffix, count) for name, count in FUNCTIONS.items()
+            function(code, name + suffix, [ctypes.POINTER(_Size), *[ctypes.c_void_p] * count])
+            for name, count in FUNCTIONS.items()
         )
 
     def single(self) -> CompiledFeatures:
@@ -122,13 +122,6 @@ class CompiledFeatures:
             self._move(self._size(levels, kernel), *pointers, *self._pointers(room))
 
         share(work, len(y))
-
-
-def _function(code: ctypes.CDLL, name: str, arrays: int) -> Callable[..., None]:
-    function: Callable[..., None] = getattr(code, name)
-    function.argtypes = [ctypes.POINTER(_Size), *[ctypes.c_void_p] * arrays]  # type: ignore[attr-defined]
-    function.restype = None  # type: ignore[attr-defined]
-    return function
 
 
 def _of_shape(name: str, values: Numbers, shape: tuple[int, ...]) -> None:

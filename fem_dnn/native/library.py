@@ -18,11 +18,11 @@ import sysconfig
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 try:
     import fcntl
@@ -66,6 +66,14 @@ def _found() -> ctypes.CDLL | NotCompiled:
         return _library(_commands())
     except NotCompiled as reason:
         return reason
+
+
+def function(code: ctypes.CDLL, name: str, arguments: Sequence[Any]) -> Callable[..., None]:
+    """A function of the library, which returns nothing, told the types of its arguments."""
+    found: Any = getattr(code, name)
+    found.argtypes, found.restype = arguments, None
+    called: Callable[..., None] = found
+    return called
 
 
 def why_not() -> str | None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fem_dnn.depth import DepthLevels
 from fem_dnn.native.blas import address
-from fem_dnn.native.library import NotCompiled, library
+from fem_dnn.native.library import NotCompiled, function, library
 from fem_dnn.width import WidthSpace
 
 Array = NDArray[np.float64]
@@ -126,8 +126,7 @@ class CompiledSweeps:
     def __init__(self, space: WidthSpace, levels: DepthLevels, code: ctypes.CDLL) -> None:
         self._code, self._product = code, address("dgemm")
         for name, arguments in _SIGNATURES.items():
-            function = getattr(code, name)
-            function.argtypes, function.restype = arguments, None
+            function(code, name, arguments)
         scheme, root = levels.scheme, space.sqrt_weights
         equal = bool(np.all(root == root[0]))
         self._steps = np.ascontiguousarray(levels.steps, np.float64)

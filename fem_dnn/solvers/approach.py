@@ -123,13 +123,17 @@ class _Stretch:
         self.descent = descent
         self.memory = LimitedMemory(self.problem.controls, pairs)
         self.taken, self.last = 0, 0.0
-        self._objective = math.inf  # when it was last asked whether the metric serves on
 
     def run(self, at: Linearisation) -> Linearisation:
         """Take steps; the point reached."""
         controls = self.problem.controls
         size = at.gradient_norm  # the unit of gradients: single precision is small
-        while not self.descent.is_near(at.gradient_norm) and self._serves(at):
+        before = at.objective
+        while not self.descent.is_near(at.gradient_norm):
+            if self.taken and self.taken % STEPS == 0:
+                if self.taken >= MOST_STEPS or not _settled(before, at.objective):
+                    break
+                before = at.objective
             step = -size * self._direction(at, size).astype(np.float64)
             slope, length = controls.dot(at.gradient, step), controls.norm(step)
             if not slope < 0:
@@ -142,14 +146,6 @@ class _Stretch:
             self.taken, self.last = self.taken + 1, part * length
             self.longest = GROWTH * self.last
         return at
-
-    def _serves(self, at: Linearisation) -> bool:
-        """Whether the metric is good for another step."""
-        if self.taken % STEPS:
-            return True
-        fell, self._objective = self._objective - at.objective, at.objective
-        settled = fell <= SETTLED * abs(at.objective)
-        return self.taken == 0 or (settled and self.taken < MOST_STEPS)
 
     def _direction(self, at: Linearisation, size: float) -> Single:
         """H gradient, in that unit."""
@@ -170,6 +166,11 @@ class _Stretch:
             lowest = -0.5 * slope * part**2 / excess if math.isfinite(excess) else 0.0
             part = min(max(lowest, 0.1 * part), 0.5 * part)
         return None
+
+
+def _settled(before: float, now: float) -> bool:
+    """Whether an objective has hardly fallen."""
+    return before - now <= SETTLED * abs(now)
 
 
 def _change(at: Linearisation, trial: Linearisation) -> float:

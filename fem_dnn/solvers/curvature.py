@@ -15,7 +15,6 @@ of the dense Hessian's, because q leaves out only directions along which that is
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -99,10 +98,10 @@ def signed_lowest_eigenpair(
         A pair whose residual is a tenth of its value or of the threshold; None if that could not
         be reached.
     """
-    weight = min((w for w in at.problem.regularization.weights if w > 0), default=math.inf)
     wanted = _Wanted(SLEPc.EPS.Conv.REL, SIGN_ACCURACY, max_restarts=30)
     pairs = _extreme(petsc, at, free, wanted)
-    if pairs and pairs[0].value > (1 - 2 * SIGN_ACCURACY) * weight:
+    weight = at.problem.regularization.least_weight
+    if pairs and weight is not None and pairs[0].value > (1 - 2 * SIGN_ACCURACY) * weight:
         pairs = _extreme(petsc, at, free, replace(wanted, tolerance=AMONG_MANY))
     if pairs:
         return pairs[0]

@@ -182,8 +182,7 @@ def _undecided(petsc: PetscProblem, active: ActiveSet, pair: Eigenpair, threshol
 
 def curvature_tolerance(problem: LearningProblem) -> float:
     """Eigenvalues above minus this count as non-negative: small against the Tikhonov weights."""
-    weights = [w for w in problem.regularization.weights if w > 0]
-    return 1e-3 * min(weights, default=1e-5)
+    return 1e-3 * (problem.regularization.least_weight or 1e-5)
 
 
 def along_negative_curvature(at: Linearisation, pair: Eigenpair) -> Linearisation:

@@ -3,12 +3,15 @@
 import numpy as np
 import pytest
 
-from fem_dnn.features import Features
-from fem_dnn.native import compiled_features
+from fem_dnn.features import Features, Numbers
+from fem_dnn.native import CompiledFeatures, compiled_features
 from fem_dnn.native.library import why_not
 from fem_dnn.team import team
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=f"nothing in C: {why_not()}")
+
+PARTS = [(True, True), (True, False), (False, True)]
+"""Whether there is a kernel, and a bias."""
 
 # Levels, nodes of this rank, nodes of all, features.
 SIZES = [
@@ -21,27 +24,25 @@ SIZES = [
 ]
 
 
-@pytest.mark.parametrize("kernel", [True, False])
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("precision", [np.float64, np.float32])
-def test_compiled_and_not(
-    size: tuple[int, ...], kernel: bool, bias: bool, precision: type[np.floating]
-) -> None:
+def products(
+    size: tuple[int, ...], kernel: bool, bias: bool
+) -> tuple[CompiledFeatures, Features, tuple[Numbers | None, Numbers | None], Numbers, Numbers]:
+    """Products compiled and not; random (kernel, bias), z and y."""
     levels, n, N, rank = size
-    if not kernel and not bias:
-        return
     rng = np.random.default_rng(0)
     psi = rng.standard_normal((levels, N * kernel + bias, rank))
     M = rng.standard_normal((levels, n, rank, rank))
     c = [rng.standard_normal(shape) for shape in ((levels, N, n), (levels, n))]
-    a, b = (values if there else None for values, there in zip(c, (kernel, bias), strict=True))
     z, y = rng.standard_normal((2, levels, n, rank))
-    ours, theirs = compiled_features(psi, M), Features(psi, M, None)
+    ours = compiled_features(psi, M)
     assert ours is not None
-    if precision == np.float32:
-        assert_single(ours, theirs, a, b, z, y)
-        return
+    return ours, Features(psi, M, None), (c[0] if kernel else None, c[1] if bias else None), z, y
+
+
+@pytest.mark.parametrize(("kernel", "bias"), PARTS)
+@pytest.mark.parametrize("size", SIZES)
+def test_compiled_and_not(size: tuple[int, ...], kernel: bool, bias: bool) -> None:
+    ours, theirs, (a, b), z, y = products(size, kernel, bias)
     with team(2):
         found = ours.along(a, b)
     assert np.allclose(found, theirs.along(a, b), rtol=0, atol=1e-12)
@@ -54,7 +55,7 @@ def test_compiled_and_not(
         for mine, other in zip(moved, expected, strict=True):
             assert mine is None or np.allclose(mine, other, rtol=0, atol=1e-11)
         # <Psi (M' z - y), c> = <M' z - y, Psi' c>
-        change = (np.einsum("lnij,lni->lnj", M, z) if reduced else z) - y
+        change = (np.einsum("lnij,lni->lnj", theirs.matrices, z) if reduced else z) - y
         inner = sum(
             np.sum((after - before) * before)
             for after, before in zip(moved, (a, b), strict=True)
@@ -63,25 +64,27 @@ def test_compiled_and_not(
         assert inner == pytest.approx(np.sum(change * found), rel=1e-10)
 
 
-def assert_single(ours, theirs, a, b, z, y) -> None:
-    """In single precision the same, by its round-off, and nothing is made in double."""
-    a, b, z, y = (None if values is None else values.astype(np.float32) for values in (a, b, z, y))
-    for of in (ours.single(), theirs.single()):
-        for found, expected in (
-            (of.along(a, b), theirs.along(a, b)),
-            (of.reduced(y), theirs.reduced(y)),
-        ):
-            assert found.dtype == np.float32
-            assert np.max(np.abs(found - expected)) < 1e-5 * np.max(np.abs(expected))
-        for reduced in (False, True):
-            moved = [None if values is None else values.copy() for values in (a, b)]
-            expected = [None if values is None else values.astype(float) for values in (a, b)]
-            of.move(*moved, z, y, reduced=reduced)
-            theirs.move(*expected, z, y, reduced=reduced)
-            for mine, other in zip(moved, expected, strict=True):
-                if mine is not None:
-                    assert mine.dtype == np.float32
-                    assert np.max(np.abs(mine - other)) < 1e-5 * np.max(np.abs(other))
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize(("kernel", "bias"), PARTS)
+@pytest.mark.parametrize("size", SIZES)
+def test_in_single_precision(
+    size: tuple[int, ...], kernel: bool, bias: bool, compiled: bool
+) -> None:
+    """The same by its round-off, and nothing is made in double."""
+    ours, theirs, parts, z, y = products(size, kernel, bias)
+    of = (ours if compiled else theirs).single()
+    a, b = (None if values is None else values.astype(np.float32) for values in parts)
+    z, y = z.astype(np.float32), y.astype(np.float32)
+    pairs = [(of.along(a, b), theirs.along(a, b)), (of.reduced(y), theirs.reduced(y))]
+    for reduced in (False, True):
+        moved = [None if values is None else values.copy() for values in (a, b)]
+        expected = [None if values is None else values.astype(float) for values in (a, b)]
+        of.move(*moved, z, y, reduced=reduced)
+        theirs.move(*expected, z, y, reduced=reduced)
+        pairs += [pair for pair in zip(moved, expected, strict=True) if pair[0] is not None]
+    for found, exact in pairs:
+        assert found.dtype == np.float32
+        assert np.max(np.abs(found - exact)) < 1e-5 * np.max(np.abs(exact))
 
 
 def test_arrays_that_c_would_misread_are_refused() -> None:

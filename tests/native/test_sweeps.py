@@ -68,7 +68,7 @@ def agree(found: np.ndarray, expected: np.ndarray) -> bool:
     return bool(np.linalg.norm(found - expected) <= 1e-13 * np.linalg.norm(expected))
 
 
-def compare(**options: Any) -> None:
+def assert_as_in_numpy(**options: Any) -> None:
     of = problem(**options)
     assert of.network.compiled is not None
     found = everything(of)
@@ -81,12 +81,12 @@ def compare(**options: Any) -> None:
 
 @pytest.mark.parametrize("options", KINDS)
 def test_kinds_of_problems(options: dict[str, Any]) -> None:
-    compare(**options)
+    assert_as_in_numpy(**options)
 
 
 @pytest.mark.parametrize(("nodes", "samples"), SIZES)
 def test_sizes(nodes: int, samples: int) -> None:
-    compare(cells=nodes, samples=samples)
+    assert_as_in_numpy(cells=nodes, samples=samples)
 
 
 @pytest.mark.parametrize("size", [2, 3])
@@ -94,7 +94,7 @@ def test_sizes(nodes: int, samples: int) -> None:
 def test_a_team(options: dict[str, Any], size: int) -> None:
     """Threads take parts of the samples, which do not lie next to each other from node to node."""
     with team(size):
-        compare(**options)
+        assert_as_in_numpy(**options)
 
 
 @pytest.mark.parametrize("degree", [0, 2])
